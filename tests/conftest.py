@@ -1,0 +1,14 @@
+"""Four fake CPU devices, rank promotion an error, and shapes checked where signatures state them."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jax
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+install_import_hook(["rankbias.ops", "rankbias.rank"], "beartype.beartype")
