@@ -21,11 +21,16 @@ CONFIG = {"model": {"name": "mlp", "width": 256}, "optimizer": {"learning_rate":
 MEMBERS = [{"temperature": t, "seed": s} for t in (1.0, 10.0) for s in range(3)]
 
 
-def python(code: str) -> subprocess.CompletedProcess:
-  """Runs code in a process of its own, from the checkout."""
-  environment = os.environ | {"PYTHONPATH": str(ROOT)}
-  command = [sys.executable, "-c", textwrap.dedent(code)]
-  return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+def python(code: str, path: pathlib.Path = ROOT) -> subprocess.CompletedProcess:
+  """Runs code in a process of its own, which imports rankbias from `path`."""
+  return subprocess.run(
+    [sys.executable, "-c", textwrap.dedent(code)],
+    cwd=path,
+    env=os.environ | {"PYTHONPATH": str(path)},
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
 
 
 @pytest.fixture
@@ -70,7 +75,7 @@ def test_differences_lists_dotted_fields_with_both_values():
     "pad: absent here, 1 there",
   ]
   assert runs.differences(CONFIG, CONFIG | {"steps": 4.0}) == []
-  assert runs.differences({"m": MEMBERS}, {"m": MEMBERS[:5] + [{"temperature": 1, "seed": 2}]}) == [
+  assert runs.differences({"m": MEMBERS}, {"m": [*MEMBERS[:5], {"temperature": 1, "seed": 2}]}) == [
     "m[5].temperature: 10 here, 1 there"
   ]
 
@@ -179,18 +184,12 @@ def test_environment_is_json_and_imports_no_jax():
   assert found["git"] is None or len(found["git"]["commit"]) == 40
 
 
-def test_environment_outside_a_checkout_has_no_commit(tmp_path, monkeypatch):
+def test_environment_outside_a_checkout_has_no_commit(tmp_path):
   shutil.copytree(ROOT / "rankbias" / "runs", tmp_path / "rankbias" / "runs")
   (tmp_path / "rankbias" / "__init__.py").write_text('__version__ = "9"\n')
-  code = (
-    "from rankbias import runs; e = runs.environment(); print(e['versions']['rankbias'], e['git'])"
-  )
-  done = subprocess.run(
-    [sys.executable, "-c", code],
-    cwd=tmp_path,
-    capture_output=True,
-    text=True,
-    env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(tmp_path)},
+  done = python(
+    "from rankbias import runs; e = runs.environment(); print(e['versions']['rankbias'], e['git'])",
+    path=tmp_path,
   )
   assert done.stdout.split() == ["9", "None"], done.stderr
 
