@@ -1,0 +1,169 @@
+"""Softmax, its logarithm and its entropy, with a temperature and a mask."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
+
+Axis = int | tuple[int, ...] | None
+
+
+def softmax(
+  logits: Real[ArrayLike, "*shape"],
+  *,
+  temperature: Real[ArrayLike, "*#shape"] = 1.0,
+  axis: Axis = -1,
+  where: Bool[ArrayLike, "*#shape"] | None = None,
+) -> Float[Array, "*shape"]:
+  """Turns logits into weights that are non-negative and sum to one.
+
+  p_i = exp(z_i / T) / sum_j exp(z_j / T), the sum over the entries where `where` holds.
+
+  Args:
+    temperature: T > 0; a number, a traced scalar or an array that broadcasts against logits.
+    axis: one axis, several, or None for all of them.
+    where: True where an entry may receive mass. Other entries, and logits of -inf, get exactly 0
+      and no gradient; a row without any entry returns zeros.
+
+  Raises:
+    ValueError: a temperature known before tracing is not positive.
+
+  Example: softmax([0., 0.], temperature=3.) is [.5, .5].
+  Source: Masarczyk et al. 2025, arXiv:2506.01562, equation 1.
+  """
+  return _softmax(logits, checked_temperature(temperature), where, axis=axis)
+
+
+def log_softmax(
+  logits: Real[ArrayLike, "*shape"],
+  *,
+  temperature: Real[ArrayLike, "*#shape"] = 1.0,
+  axis: Axis = -1,
+  where: Bool[ArrayLike, "*#shape"] | None = None,
+) -> Float[Array, "*shape"]:
+  """Computes the logarithm of `softmax` without forming the weights.
+
+  log p_i = z_i / T - log sum_j exp(z_j / T). Masked entries are -inf, constants without gradient,
+  and so is a row without any entry. Arguments are those of `softmax`.
+
+  Example: log_softmax([0., 0.]) is [-.6931, -.6931].
+  Source: Masarczyk et al. 2025, arXiv:2506.01562, equation 1.
+  """
+  return _log_softmax(logits, checked_temperature(temperature), where, axis=axis)
+
+
+def entropy(
+  logits: Real[ArrayLike, "*shape"],
+  *,
+  temperature: Real[ArrayLike, "*#shape"] = 1.0,
+  axis: Axis = -1,
+  where: Bool[ArrayLike, "*#shape"] | None = None,
+) -> Float[Array, "..."]:
+  """Measures how spread out the weights of `softmax` are, in nats.
+
+  H = -sum_i p_i log p_i, between 0 and log(number of unmasked entries). Computed from the logits,
+  so that no epsilon is needed; 0 for a row without any entry. Arguments are those of `softmax`.
+
+  Example: entropy([0., 0.]) is log 2 = .6931.
+  Source: Shannon 1948, "A mathematical theory of communication".
+  """
+  return _entropy(logits, checked_temperature(temperature), where, axis=axis)
+
+
+@partial(jax.jit, static_argnames="axis")
+def _softmax(logits, temperature, where, *, axis):
+  return normalize(masked_logits(logits, temperature, where), axis).astype(float_dtype(logits))
+
+
+@partial(jax.jit, static_argnames="axis")
+def _log_softmax(logits, temperature, where, *, axis):
+  return log_normalize(masked_logits(logits, temperature, where), axis).astype(float_dtype(logits))
+
+
+@partial(jax.jit, static_argnames="axis")
+def _entropy(logits, temperature, where, *, axis):
+  values = row_entropy(masked_logits(logits, temperature, where), axis)
+  return jnp.squeeze(values, _axes(axis, values.ndim)).astype(float_dtype(logits))
+
+
+def masked_logits(logits, temperature, where):
+  """Returns logits / temperature, in float32 or wider, with -inf at every entry without mass."""
+  logits = jnp.asarray(logits)
+  logits = logits.astype(jnp.promote_types(float_dtype(logits), jnp.float32))
+  if temperature is not None:
+    # A logit of -inf must not meet the derivative with respect to the temperature: 0 * inf.
+    finite = logits != -jnp.inf
+    scale = jnp.broadcast_to(jnp.asarray(temperature, logits.dtype), logits.shape)
+    logits = jnp.where(finite, jnp.where(finite, logits, 0) / scale, -jnp.inf)
+  if where is not None:
+    logits = jnp.where(jnp.broadcast_to(where, logits.shape), logits, -jnp.inf)
+  return logits
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def normalize(logits, axis):
+  """Computes exp(z) / sum exp(z); -inf has weight 0, and a row of them stays 0."""
+  weights = jnp.exp(logits - row_maximum(logits, axis))
+  total = jnp.sum(weights, axis, keepdims=True)
+  return weights / jnp.where(total == 0, 1, total)
+
+
+@normalize.defjvp
+def _normalize_jvp(axis, primals, tangents):
+  weights = normalize(*primals, axis)
+  (tangent,) = tangents
+  return weights, weights * (tangent - jnp.sum(weights * tangent, axis, keepdims=True))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def log_normalize(logits, axis):
+  """Computes z - log sum exp(z); -inf stays -inf."""
+  shifted = logits - row_maximum(logits, axis)
+  total = jnp.sum(jnp.exp(shifted), axis, keepdims=True)
+  return shifted - jnp.log(jnp.where(total == 0, 1, total))
+
+
+@log_normalize.defjvp
+def _log_normalize_jvp(axis, primals, tangents):
+  (logits,), (tangent,) = primals, tangents
+  mean = jnp.sum(normalize(logits, axis) * tangent, axis, keepdims=True)
+  return log_normalize(logits, axis), jnp.where(logits == -jnp.inf, 0, tangent - mean)
+
+
+def row_entropy(logits, axis):
+  """Computes -sum p log p of every row and keeps the axis; 0 for a row of -inf."""
+  logs = log_normalize(logits, axis)
+  logs = jnp.where(logits == -jnp.inf, 0, logs)
+  # Never below zero: rounding leaves about -1e-9 where one entry has all the mass.
+  return jnp.maximum(-jnp.sum(normalize(logits, axis) * logs, axis, keepdims=True), 0)
+
+
+def row_maximum(logits, axis):
+  """Returns the maximum of every row, 0 where it is infinite, as a constant of the derivative."""
+  top = jnp.max(logits, axis, keepdims=True, initial=-jnp.inf)
+  return jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
+
+
+def float_dtype(logits):
+  """Returns the dtype of the result: that of logits, or the default float for integers."""
+  dtype = jnp.result_type(logits)
+  return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+
+
+def _axes(axis, ndim):
+  return tuple(range(ndim)) if axis is None else axis
+
+
+def checked_temperature(temperature):
+  """Returns the temperature, None where it is exactly 1; raises where it is known and not > 0."""
+  if isinstance(temperature, jax.core.Tracer):
+    return temperature
+  known = np.asarray(temperature)
+  if not (known > 0).all():
+    raise ValueError(
+      f"temperature = {temperature} must be positive: it divides the logits. "
+      "Pass a number > 0; a small one (1e-3) comes close to the arg max."
+    )
+  return None if known.ndim == 0 and known == 1 else temperature
