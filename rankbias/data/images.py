@@ -1,0 +1,68 @@
+"""Where the images of a published data set come from: the folder first, then a download."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from rankbias.data import layouts
+from rankbias.data.errors import DatasetUnavailable
+from rankbias.data.facts import FACTS, Facts
+from rankbias.data.source import Source
+
+
+def load_images(name: str, *, dir: str | None = None, download: bool = True) -> Source:
+  """Loads a published image set, from the first of these that has it.
+
+  1. the folder `dir`: a prepared TFDS set, a published layout, or its original archive;
+  2. if `download`, the internet: fetched and prepared by TFDS, into the same folder.
+
+  Args:
+    dir: the folder; by default that of TFDS_DATA_DIR, else ~/tensorflow_datasets.
+
+  Raises:
+    DatasetUnavailable: neither has it.
+    DataFileError: the folder has it, but a file is missing, truncated or damaged.
+  """
+  facts = FACTS[name]
+  folder = data_folder(dir)
+  found = layouts.find(folder, facts)
+  if found is not None:
+    return _source(facts, layouts.read(found, facts), str(found.place))
+  raise unavailable(facts, folder, "The download was not tried.")
+
+
+def data_folder(dir: str | os.PathLike | None) -> Path:
+  """The folder given, else TFDS_DATA_DIR, else the one that TFDS uses."""
+  chosen = dir or os.environ.get("TFDS_DATA_DIR") or Path("~", "tensorflow_datasets")
+  return Path(chosen).expanduser()
+
+
+def unavailable(facts: Facts, folder: Path, reason: str) -> DatasetUnavailable:
+  """The error that says what was looked for, why there was no download, and what helps."""
+  forms = [name for layout in facts.layouts for name in layout.folders if name]
+  archives = [name for layout in facts.layouts for name in layout.archives] or [
+    name for parts in facts.layouts[0].parts.values() for part in parts for name in part
+  ]
+  state = "which does not exist" if not folder.is_dir() else "which has none of its forms"
+  return DatasetUnavailable(
+    facts.name,
+    folder=f"{folder} ({state}: a prepared TFDS set {facts.tfds_name}, {', '.join(forms + archives)})",
+    reason=reason,
+    remedies=(
+      f"put {' or '.join(archives)} (from {facts.urls[0].rpartition('/')[0]}) or a folder "
+      f"{' or '.join(forms)} into a folder DIR and pass --config.data.dir=DIR or set TFDS_DATA_DIR; "
+      "or run once with a network and --config.data.download=True."
+    ),
+  )
+
+
+def _source(facts: Facts, splits: dict[str, dict[str, np.ndarray]], place: str) -> Source:
+  train, test = len(splits["train"]["y"]), len(splits["test"]["y"])
+  return Source(
+    name=facts.name,
+    splits=splits,
+    num_classes=len(facts.class_names),
+    class_names=facts.class_names,
+    origin=f"{facts.name}: {train} train and {test} test images, from {place}",
+  )
