@@ -1,4 +1,4 @@
-"""What can go wrong with data: a set that is nowhere to be had, a file that is not what it should be."""
+"""What can go wrong with data: a set that is nowhere to be had, a file that is damaged."""
 
 
 class DatasetUnavailable(RuntimeError):

@@ -1,4 +1,4 @@
-"""What is published about each downloadable image set: shape, counts, classes, file names and sizes."""
+"""What is published about the downloadable image sets: shapes, classes, file names and sizes."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -12,7 +12,7 @@ from rankbias.data.pickles import load_arrays
 
 
 class File(NamedTuple):
-  """The content of a file; `path` says where it is (within an archive too), `published` its size."""
+  """The content of a file, the path it was read at, and its published size."""
 
   path: str
   data: bytes
@@ -87,9 +87,7 @@ def _read_idx(file: File, magic: int, count: int) -> np.ndarray:
   head = 4 * (1 + rank)
   header = np.frombuffer(file.data[: head - head % 4], ">i4") if len(file.data) >= head else [0]
   if header[0] != magic:
-    raise file.bad(
-      f"not an idx{rank}-ubyte file, it starts with {file.data[:4].hex() or 'nothing'}"
-    )
+    raise file.bad(f"not an idx{rank}-ubyte file, it starts with {file.data[:4].hex()!r}")
   dims = tuple(int(n) for n in header[1:])
   expected = head + int(np.prod(dims))
   if len(file.data) != expected:

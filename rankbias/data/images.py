@@ -44,15 +44,16 @@ def unavailable(facts: Facts, folder: Path, reason: str) -> DatasetUnavailable:
   archives = [name for layout in facts.layouts for name in layout.archives] or [
     name for parts in facts.layouts[0].parts.values() for part in parts for name in part
   ]
-  state = "which does not exist" if not folder.is_dir() else "which has none of its forms"
+  state = "has none of" if folder.is_dir() else "does not exist; it could hold"
+  known = ", ".join([f"a prepared TFDS set {facts.tfds_name}", *forms, *archives])
   return DatasetUnavailable(
     facts.name,
-    folder=f"{folder} ({state}: a prepared TFDS set {facts.tfds_name}, {', '.join(forms + archives)})",
+    folder=f"{folder} ({state} {known})",
     reason=reason,
     remedies=(
       f"put {' or '.join(archives)} (from {facts.urls[0].rpartition('/')[0]}) or a folder "
-      f"{' or '.join(forms)} into a folder DIR and pass --config.data.dir=DIR or set TFDS_DATA_DIR; "
-      "or run once with a network and --config.data.download=True."
+      f"{' or '.join(forms)} into a folder DIR and pass --config.data.dir=DIR "
+      "or set TFDS_DATA_DIR; or run once with a network and --config.data.download=True."
     ),
   )
 

@@ -39,7 +39,7 @@ class Source(_Fields):
     return stream(count, step * size, size, seed)
 
   def batch(self, split: str, step: int, *, size: int, seed: int) -> dict[str, np.ndarray]:
-    """Returns batch number `step`: "x" uint8 [size, H, W, C], "y" int32 and "index" int32 [size]."""
+    """Returns batch number `step`: "x" uint8 [size, ...], "y" and "index" int32 [size]."""
     index = self.indices(split, step, size=size, seed=seed)
     arrays = self._split(split)
     return {"x": arrays["x"][index], "y": arrays["y"][index], "index": index}
