@@ -18,6 +18,7 @@ WIRING = {
   "program": BELOW,
   "experiment": BELOW | {"program"},
   "sweep": BELOW | {"program", "experiment"},
+  "launch": BELOW | {"program", "experiment", "sweep", "report"},
   "surgery": {"models", "evaluate", "train"},
 }
 ARROWS = {"__init__": set(), **GROUND, **BUILT, **WIRING, "configs": {"config"}}
