@@ -1,0 +1,63 @@
+"""How does the temperature of the softmax set the rank of what a network learns on CIFAR-10?
+
+Claim: at high temperature, networks find solutions of rank far below the number of classes
+(Masarczyk et al. 2025, arXiv:2506.01562). The paper shows it for MLP, VGG, ResNet and ViT on
+CIFAR-10, CIFAR-100 and ImageNet; its temperatures and training settings are not known to us, so the
+settings below are our own.
+
+  python experiments/main.py --config=configs/cifar_T.py
+  python experiments/main.py --config=configs/cifar_T.py:resnet18     (an accelerator)
+  python experiments/main.py --config=configs/cifar_T.py:vgg          (an accelerator)
+
+The default is an 8-layer bias-free ReLU MLP of width 512 with random flips, 7,820 steps of 128
+images (20 epochs) at T = 0.1, 1, 10, 100, 1000 and three seeds, learning rate 0.02 T^(2/8). The
+variants train 160 epochs with the settings usual for CIFAR: SGD at 0.1, momentum 0.9, weight decay
+5e-4, cosine decay, random crops and flips, and the same learning rate at every T.
+
+Without CIFAR-10 and without a network, the whole recipe of configs/digits_T.py runs instead, says
+so, and goes to a folder of its own.
+
+TODO-NUMBERS
+"""
+
+from rankbias.config import base, product, variants
+
+EPOCH = 391  # steps of 128 images
+
+
+def get_config(arg=""):
+  """Variants: `resnet18`, `vgg`, and `smoke`, which ends in seconds."""
+  names = variants(arg, ("resnet18", "vgg", "smoke"))
+  c = base("cifar_T", arg)
+  c.data.update(name="cifar10", fallback="digits_T", flip=True)
+  c.batch_size = 128
+  c.steps = 20 * EPOCH
+  c.model.update(name="mlp", depth=8, width=512, use_bias=False)
+  c.optimizer.update(learning_rate=0.02, learning_rate_rule="equivalent", schedule="cosine")
+  if names & {"resnet18", "vgg"}:
+    c.data.crop = 4
+    c.steps = 160 * EPOCH
+    c.optimizer.update(learning_rate=0.1, learning_rate_rule="same", weight_decay=5e-4)
+    c.head.use_bias = True
+  if "resnet18" in names:
+    c.model = {"name": "resnet18"}
+  if "vgg" in names:
+    c.model = {"name": "vgg", "layers": 19}
+  if "smoke" in names:
+    c.data.update(limit=256, fallback="digits_T:smoke")
+    c.steps, c.batch_size = 4, 16
+    c.measure.update(count=3, images=64)
+    if names == {"smoke"}:
+      c.model.update(depth=4, width=32)
+    elif "resnet18" in names:
+      c.model.update(width=8)
+    else:
+      c.model.update(layers=11, width=8)
+  return c
+
+
+def sweep(config):
+  """Five temperatures, three seeds; two and one for the smoke test."""
+  if config.name.endswith("smoke"):
+    return product({"temperature": [1.0, 100.0], "seed": [0]})
+  return product({"temperature": [0.1, 1.0, 10.0, 100.0, 1000.0], "seed": [0, 1, 2]})

@@ -1,0 +1,45 @@
+"""Runs a config, or the sweep in its file: main.py --config=configs/digits_T.py"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from rankbias.launch import default_workdir, launch
+from rankbias.train import parallel, tensorboard
+from rankbias.train.loop import Interrupted
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="FILE or FILE:VARIANT.")
+WORKDIR = flags.DEFINE_string("workdir", default_workdir(), "Where run folders go.")
+SWEEP = flags.DEFINE_bool("sweep", True, "Run the sweep of the config's file; else it alone.")
+RESUME = flags.DEFINE_string("resume", "", "Continue this run folder and nothing else.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would run, and stop.")
+TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write TensorBoard events.")
+DISTRIBUTED = flags.DEFINE_string(
+  "distributed", "off", "off | auto | host:port,processes,rank: a job of several processes."
+)
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.FIELD=VALUE")
+  parallel.initialize(DISTRIBUTED.value)
+  with parallel.fail_together():
+    launch(
+      config_flags.get_config_filename(flags.FLAGS["config"]),
+      CONFIG.value,
+      config_flags.get_override_values(flags.FLAGS["config"]),
+      WORKDIR.value,
+      use_sweep=SWEEP.value,
+      resume=RESUME.value,
+      dry_run=DRY_RUN.value,
+      sinks=[tensorboard.Events()] if TENSORBOARD.value else [],
+    )
+
+
+if __name__ == "__main__":
+  flags.mark_flag_as_required("config")
+  try:
+    app.run(main)
+  except (ValueError, Interrupted) as error:
+    sys.exit(f"{type(error).__name__}: {error}")

@@ -1,0 +1,189 @@
+"""The vocabulary of configs: the fields every run has, variants, sweep axes and overrides.
+
+A config file offers `get_config(arg="")`, built on `base()`, and `sweep(config)`, a list of
+override dicts built with `product`, `chain` and `zip_`:
+
+  def sweep(config):
+    return product({"temperature": [1.0, 100.0], "seed": [0, 1, 2]})
+"""
+
+import copy
+import difflib
+import importlib.util
+import itertools
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# What decides where and how fast a run happens, never what comes out of it.
+MACHINE_FIELDS = (
+  "data.dir",
+  "data.download",
+  "data.fallback",
+  "steps_per_call",
+  "members_per_program",
+  "checkpoint_every",
+)
+
+# What may differ between members of one compiled program: plain numbers.
+MEMBER_FIELDS = (
+  "temperature",
+  "seed",
+  "init_scale",
+  "optimizer.learning_rate",
+  "optimizer.weight_decay",
+)
+
+
+def base(name: str, arg: str = "") -> ConfigDict:
+  """Returns the fields of a classification run with their defaults.
+
+  `name` and the variant `arg` name the folder of its runs: "cifar_T" with "vgg" is cifar_T-vgg.
+  """
+  c = ConfigDict()
+  c.name = "-".join([name, *filter(None, arg.split(","))])
+  c.seed = 0  # initialisation, order of the images, augmentation
+  c.temperature = 1.0  # softmax(z / T); dimensionless, > 0
+  c.steps = 1000
+  c.batch_size = 128  # global, over all devices and processes
+  c.label_smoothing = 0.0
+  c.init_scale = 1.0  # multiplies every initial kernel
+  c.dtype = "float32"  # "float64" needs JAX_ENABLE_X64=1
+  c.steps_per_call = 0  # optimiser steps per compiled call; 0 chooses
+  c.members_per_program = 0  # members trained as one program; 0 chooses
+  c.checkpoint_every = 0  # steps; 0 is a tenth of the run
+
+  c.data = ConfigDict()
+  c.data.name = "digits"
+  c.data.dir = ""  # folder with a prepared or published data set; "" asks TFDS_DATA_DIR
+  c.data.download = True  # allow a download through TFDS
+  c.data.fallback = ""  # config file beside this one to run when the data cannot be had
+  c.data.limit = 0  # keep this many images of each split; 0 keeps all
+  c.data.crop = 0  # pixels of zero padding before a random crop; 0 is off
+  c.data.flip = False  # random horizontal flip
+
+  c.model = ConfigDict({"name": "mlp"}, convert_dict=True)  # further entries go to the model
+  c.head = ConfigDict({"name": "linear", "use_bias": False})  # further entries go to the head
+
+  c.optimizer = ConfigDict()
+  c.optimizer.name = "sgd"
+  c.optimizer.learning_rate = 0.1
+  c.optimizer.learning_rate_rule = "same"  # same | equivalent | linear | quadratic, in T
+  c.optimizer.weight_decay = 0.0
+  c.optimizer.momentum = 0.9  # of sgd
+  c.optimizer.schedule = "constant"  # constant | cosine | step
+  c.optimizer.warmup_steps = 0
+  c.optimizer.clip_norm = 0.0  # global gradient norm; 0 is off
+  c.optimizer.head_learning_rate = 1.0  # factor on the head's learning rate
+  c.optimizer.head_weight_decay = 1.0  # factor on the head's weight decay
+
+  c.measure = ConfigDict()  # what is measured while training
+  c.measure.count = 20  # log-spaced measurement steps
+  c.measure.images = 512  # fixed training images
+  c.evaluate = ConfigDict()  # what is measured at the end: name of an evaluation -> its options
+  c.evaluate.accuracy = ConfigDict()
+  c.evaluate.spectra = ConfigDict({"images": 2048, "max_features": 8000})
+  return c
+
+
+def variants(arg: str, known: Iterable[str]) -> frozenset[str]:
+  """Splits a config's argument ("resnet18,smoke") into names, each of which must be known."""
+  names = [name for name in arg.split(",") if name]
+  for name in names:
+    if name not in known:
+      raise ValueError(f"config variant {name!r} is unknown; {did_you_mean(name, known)}")
+  return frozenset(names)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+  """Says which names are known and which is nearest: the end of an error message."""
+  known = list(known)
+  near = difflib.get_close_matches(name, known, n=1)
+  hint = f" did you mean {near[0]!r}?" if near else ""
+  return f"known: {', '.join(known) or 'none'}.{hint}"
+
+
+def product(axes: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+  """Every combination of the axes' values, the last axis fastest."""
+  return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def zip_(axes: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+  """The axes' values side by side; all axes have one length."""
+  return [dict(zip(axes, values, strict=True)) for values in zip(*axes.values(), strict=True)]
+
+
+def chain(*sweeps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """One sweep after the other."""
+  return list(itertools.chain(*sweeps))
+
+
+def replace_axes(members: list[dict], overridden: Iterable[str]) -> list[dict]:
+  """Drops the axes that the command line has fixed, and the members this makes equal."""
+  overridden = set(overridden)
+  kept = [{k: v for k, v in member.items() if k not in overridden} for member in members]
+  return [member for i, member in enumerate(kept) if member not in kept[:i]]
+
+
+def override(config: ConfigDict, member: Mapping[str, Any]) -> ConfigDict:
+  """Returns a copy of `config` with dotted fields replaced; every field must exist."""
+  result = copy.deepcopy(config)
+  for field, value in member.items():
+    known = flatten(result)
+    if field not in known:
+      raise ValueError(
+        f"sweep field {field!r} is no field of the config; {did_you_mean(field, known)}"
+      )
+    with result.ignore_type():
+      result.update_from_flattened_dict({field: type_of(known[field], value, field)})
+  return result
+
+
+def type_of(old: Any, value: Any, field: str) -> Any:
+  """Casts an int to the float it replaces; any other change of type is an error."""
+  if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if type(old) is not type(value) and old is not None:
+    raise ValueError(
+      f"sweep field {field!r} is {type(old).__name__} in the config, got {value!r}; "
+      f"give a {type(old).__name__}"
+    )
+  return value
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Maps dotted field names to values: {"optimizer.learning_rate": 0.1, ...}."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, Mapping | ConfigDict):
+      flat |= {f"{key}.{inner}": v for inner, v in flatten(value).items()}
+    else:
+      flat[key] = value
+  return flat
+
+
+def scientific(config: ConfigDict) -> dict[str, Any]:
+  """The config as a nested dict without the fields that only describe the machine."""
+  nested = config.to_dict()
+  for field in MACHINE_FIELDS:
+    *path, last = field.split(".")
+    inner = nested
+    for key in path:
+      inner = inner[key]
+    inner.pop(last, None)
+  return nested
+
+
+def load(path: str | pathlib.Path, arg: str = "") -> tuple[ConfigDict, Callable | None]:
+  """Reads a config file: its config, and its `sweep` function if it has one."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise ValueError(
+      f"config file {str(path)!r} does not exist; give a path such as configs/digits_T.py"
+    )
+  spec = importlib.util.spec_from_file_location(f"rankbias_config_{path.stem}", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(arg), getattr(module, "sweep", None)

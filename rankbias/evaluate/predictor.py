@@ -1,0 +1,43 @@
+"""What an evaluation sees of a network: functions from images to features and logits."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+BATCH = 512  # images a forward pass
+
+
+class Predictor(NamedTuple):
+  """A network as functions and parameters.
+
+  Attributes:
+    apply: (params, x, *, key=None, **overrides) -> (features [B, d], acts {layer: [B, ...]}) of raw
+      uint8 images; a key switches dropout on.
+    params: the model's variables.
+    head: (head_params, features) -> logits [B, C], before any temperature.
+    head_params: the head's variables.
+    temperature: T of softmax(z / T).
+
+  The functions of one program are the same objects for all its members, so what is compiled for
+  one serves all.
+  """
+
+  apply: Callable[..., tuple[Any, dict[str, Any]]]
+  params: Any
+  head: Callable[[Any, Any], Any]
+  head_params: Any
+  temperature: Any = 1.0
+
+  def numbers(self) -> tuple[Any, Any, Any]:
+    """What may be traced or vmapped: everything but the functions."""
+    return self.params, self.head_params, self.temperature
+
+
+def batches(split: dict[str, np.ndarray], size: int = BATCH) -> Iterator[tuple]:
+  """Yields (x, y, weight) of equal size; the last is filled up by images of weight zero."""
+  x, y = split["x"], split["y"]
+  for start in range(0, len(y), size):
+    count = min(size, len(y) - start)
+    rows = np.minimum(np.arange(start, start + size), len(y) - 1)
+    yield x[rows], y[rows], (np.arange(size) < count).astype(np.float32)

@@ -1,0 +1,142 @@
+"""How many dimensions does each layer use? Spectra, ranks and norms of activations and logits.
+
+A layer's matrix has one row an image and one column a feature. `covariance_rank` reads the spectrum
+of the centred matrix (eigenvalues of the sample covariance); every other measure that of the raw
+matrix. Layers wider than `max_features` are represented by a fixed random subset of their features.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rankbias import ops, rank
+from rankbias.evaluate.predictor import Predictor, batches
+
+MEASURES = {
+  "numerical_rank": rank.numerical_rank,
+  "effective_rank": rank.effective_rank,
+  "stable_rank": rank.stable_rank,
+  "participation_ratio": rank.participation_ratio,
+}
+FINAL_MEASURES = MEASURES | {
+  "rankme": rank.rankme,
+  "energy_rank": partial(rank.energy_rank, fraction=0.99),
+}
+TOLERANCES = tuple(10.0 ** (-k / 2) for k in range(2, 13))  # 1e-1 ... 1e-6
+
+
+def measure_layers(predictor: Predictor, x, y, *, max_features: int = 8000) -> dict[str, Any]:
+  """Norms of the logits and ranks of every layer on one batch, as traced numbers.
+
+  Returns "logits:<norm>", "logits:singular_values" and "<layer>:<measure>", with layers in forward
+  order and "logits" last; `loss` and `accuracy` on the batch. To be jitted, and vmapped, by the
+  caller.
+  """
+  matrices, logits = layer_matrices(predictor, x, max_features)
+  row = {
+    "loss": jnp.mean(ops.cross_entropy(logits, y, temperature=predictor.temperature)),
+    "accuracy": jnp.mean(jnp.argmax(logits, -1) == y),
+  }
+  for layer, matrix in matrices.items():
+    raw, centered = both_spectra(matrix)
+    row[f"{layer}:covariance_rank"] = rank.covariance_rank(centered)
+    row |= {f"{layer}:{name}": measure(raw) for name, measure in MEASURES.items()}
+  norms = logits_norms(logits, raw, predictor.temperature)  # the last matrix is the logits
+  row |= {f"logits:{name}": value for name, value in norms.items()}
+  return row | {"logits:singular_values": raw}
+
+
+def spectra(
+  predictor: Predictor,
+  source: Any,
+  *,
+  others=None,
+  images: int = 2048,
+  max_features: int = 8000,
+  split: str = "train",
+) -> dict[str, Any]:
+  """Spectra and every rank measure of every layer over the first `images` images of a split.
+
+  Returns:
+    "norms" {name: number}, "ranks" {layer: {measure: number}}, "tolerance" {"rtol": [...],
+    "covariance_rank" and "numerical_rank": {layer: [...]}}, "spectrum" and "spectrum_centered"
+    {layer: singular values, descending}.
+  """
+  chosen = {name: rows[:images] for name, rows in source.splits[split].items()}
+  parts = []
+  for x, _, weight in batches(chosen):
+    count = int(weight.sum())
+    matrices = _matrices(predictor.apply, predictor.head, predictor.numbers(), x, max_features)
+    parts.append({layer: np.asarray(matrix)[:count] for layer, matrix in matrices.items()})
+  result = {
+    "ranks": {},
+    "tolerance": {"rtol": list(TOLERANCES)},
+    "spectrum": {},
+    "spectrum_centered": {},
+  }
+  rtol = np.array(TOLERANCES)
+  sweeps = {"covariance_rank": {}, "numerical_rank": {}}
+  for layer in layer_names(predictor, x):
+    matrix = np.concatenate([part.pop(layer) for part in parts])
+    raw, centered = (np.asarray(s) for s in _both_spectra(matrix))
+    ranks = {name: float(measure(raw)) for name, measure in FINAL_MEASURES.items()}
+    result["ranks"][layer] = {"covariance_rank": float(rank.covariance_rank(centered)), **ranks}
+    sweeps["covariance_rank"][layer] = [int(rank.covariance_rank(centered, rtol=r)) for r in rtol]
+    sweeps["numerical_rank"][layer] = [int(rank.numerical_rank(raw, rtol=r)) for r in rtol]
+    result["spectrum"][layer], result["spectrum_centered"][layer] = raw, centered
+  result["tolerance"] |= sweeps
+  norms = logits_norms(matrix, raw, predictor.temperature)  # the last matrix is the logits
+  return result | {"norms": {name: float(value) for name, value in norms.items()}}
+
+
+def layer_names(predictor: Predictor, x) -> list[str]:
+  """The layers in forward order, then "logits"; jax.jit returns dicts in alphabetical order."""
+  names = []
+  jax.eval_shape(lambda: names.extend(predictor.apply(predictor.params, x)[1]))
+  return [*names, "logits"]
+
+
+def layer_matrices(predictor: Predictor, x, max_features: int):
+  """Returns {layer: [images, features], ..., "logits": [images, classes]} and the logits."""
+  features, acts = predictor.apply(predictor.params, x)
+  logits = predictor.head(predictor.head_params, features)
+  flat = {layer: act.reshape(len(act), -1) for layer, act in acts.items()}
+  kept = {
+    layer: matrix[:, columns(matrix.shape[1], max_features)] for layer, matrix in flat.items()
+  }
+  return kept | {"logits": logits}, logits
+
+
+def columns(width: int, max_features: int):
+  """A fixed random subset of a wide layer's features; all of a narrow one's."""
+  if width <= max_features:
+    return slice(None)
+  return np.sort(np.random.default_rng(width).choice(width, max_features, replace=False))
+
+
+def both_spectra(matrix) -> tuple[jax.Array, jax.Array]:
+  """Singular values of the raw and of the centred matrix."""
+  return rank.singular_values(matrix), rank.singular_values(matrix, center=True)
+
+
+def logits_norms(logits, singular_values, temperature) -> dict[str, jax.Array]:
+  """Norms of the logits, raw and divided by T: the latter are what the softmax sees."""
+  norms = {
+    "mean_norm": jnp.mean(jnp.linalg.norm(logits, axis=-1)),
+    "frobenius_norm": jnp.linalg.norm(logits) / np.sqrt(len(logits)),
+    "spectral_norm": singular_values[0],
+  }
+  return norms | {f"tempered_{name}": value / temperature for name, value in norms.items()}
+
+
+_both_spectra = jax.jit(both_spectra)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 4))
+def _matrices(apply, head, numbers, x, max_features):
+  params, head_params, temperature = numbers
+  predictor = Predictor(apply, params, head, head_params, temperature)
+  return layer_matrices(predictor, x, max_features)[0]

@@ -1,0 +1,293 @@
+"""Trains and measures one program of members in a run folder: run(config, workdir) -> result."""
+
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from rankbias import data, program, runs
+from rankbias.config import did_you_mean, override, scientific
+from rankbias.data.source import Source
+from rankbias.evaluate import EVALUATIONS, measure_layers
+from rankbias.models import HEADS, MODELS
+from rankbias.train import loop, optimizer, parallel
+from rankbias.train.checkpoint import open_checkpoints
+from rankbias.train.progress import Progress
+from rankbias.train.step import over_members
+
+LOG_ROWS = 40  # rows of running loss and accuracy in metrics.jsonl, beside the measured steps
+CHECKPOINTS = 10  # over a run, unless the config says otherwise
+
+
+def run(
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  *,
+  members: Sequence[Mapping[str, Any]] = ({},),
+  source: Source | None = None,
+  label: str = "",
+  programs_left: int = 0,
+  sinks: Sequence[Callable] = (),
+) -> dict[str, Any]:
+  """Trains the members together, measures them, and returns the content of result.json.
+
+  The run folder is <workdir>/<config.name>/<run id>. A finished one is only read; an unfinished one
+  is continued from its newest checkpoint, to the same result.
+
+  Args:
+    members: overrides of numbers (`rankbias.config.MEMBER_FIELDS`), one dict a member.
+    source: the data, when they are loaded already.
+    label, programs_left: for the progress line and its estimate.
+    sinks: further receivers (folder, rows) of the rows that go to metrics.jsonl.
+
+  Raises:
+    ValueError: for a config that cannot run, before anything is trained or written.
+    train.loop.Interrupted: on SIGTERM or SIGINT, after a checkpoint.
+  """
+  configs = [override(config, member) for member in members]
+  for each in configs:
+    check(each)
+  folder = run_folder(config, workdir, members)
+  if runs.is_finished(folder):
+    return runs.read(folder)["result"]
+  if source is None:
+    source = load_data(config)
+  built = program.build(configs, source)
+  if is_writer():
+    runs.prepare(
+      folder,
+      name=config.name,
+      config=scientific(config),
+      members=members,
+      environment=runs.environment(jax.devices()),
+    )
+  parallel.wait_for_all("prepared")
+  log = Log(folder, sinks)
+  progress = Progress(config.steps, config.batch_size * len(members), label, programs_left)
+  state = train(config, built, source, folder, log, progress)
+  began = time.perf_counter()
+  result, arrays = evaluate(config, configs, built, source, state)
+  log.timing("evaluate", began)
+  result["members"] = [
+    {"overrides": dict(member), **entry}
+    for member, entry in zip(members, result["members"], strict=True)
+  ]
+  if is_writer():
+    runs.finish(folder, result, arrays)
+  parallel.wait_for_all("finished")
+  return runs.plain(result)
+
+
+def check(config: ConfigDict) -> None:
+  """Raises ValueError, naming the field, its value and the remedy, for a config that cannot run."""
+  known = {
+    "data.name": (config.data.name, data.DATASETS),
+    "model.name": (config.model.name, MODELS),
+    "head.name": (config.head.name, HEADS),
+    "dtype": (config.dtype, ("float32", "float64")),
+  }
+  known |= {f"evaluate.{name}": (name, EVALUATIONS) for name in config.evaluate}
+  for field, (name, family) in known.items():
+    if name not in family:
+      raise ValueError(f"{field}={name!r} is unknown; {did_you_mean(str(name), family)}")
+  if not (config.temperature > 0 and math.isfinite(config.temperature)):
+    raise ValueError(
+      f"temperature={config.temperature} must be a finite number > 0: logits are divided by it"
+    )
+  for field in ("steps", "batch_size"):
+    if config[field] < 1:
+      raise ValueError(f"{field}={config[field]} must be at least 1")
+  if config.seed < 0:
+    raise ValueError(f"seed={config.seed} must be at least 0")
+  if not 0 <= config.label_smoothing < 1:
+    raise ValueError(f"label_smoothing={config.label_smoothing} must lie in [0, 1)")
+  if config.dtype == "float64" and not jax.config.jax_enable_x64:
+    raise ValueError("dtype='float64' needs 64-bit JAX; start with JAX_ENABLE_X64=1")
+  optimizer.check(config.optimizer)
+  parallel.check_batch(config.batch_size)
+
+
+def load_data(config: ConfigDict) -> Source:
+  """Loads the data set that the config names; see `rankbias.data.load` for what it raises."""
+  own = config.data
+  return data.load(own.name, dir=own.dir or None, download=own.download, limit=own.limit or None)
+
+
+def run_folder(config: ConfigDict, workdir, members) -> pathlib.Path:
+  """<workdir>/<config name>/<run id>."""
+  return pathlib.Path(workdir) / config.name / runs.run_id(scientific(config), list(members))
+
+
+def is_writer() -> bool:
+  """One process of a job writes the run folder."""
+  return jax.process_index() == 0
+
+
+class Log:
+  """Rows for metrics.jsonl and timing.jsonl, written by one process."""
+
+  def __init__(self, folder: pathlib.Path, sinks: Sequence[Callable]):
+    self.folder, self.sinks = folder, (runs.append, *sinks)
+
+  def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    if is_writer() and rows:
+      for sink in self.sinks:
+        sink(self.folder, rows)
+
+  def timing(self, event: str, began: float, **more: Any) -> None:
+    if is_writer():
+      row = {"event": event, "seconds": round(time.perf_counter() - began, 4), **more}
+      runs.append(self.folder, [row], file="timing.jsonl")
+
+
+def train(config, built, source, folder, log, progress) -> Any:
+  """Trains from the newest checkpoint, or from the start, to the end; returns the final state."""
+  marks = loop.log_spaced(config.steps, config.measure.count)
+  running = Running(built.members, log)
+  with open_checkpoints(folder / "checkpoints") as checkpoints:
+    state, start = built.init(), checkpoints.latest() or 0
+    if start:
+      state = checkpoints.restore(start, state)
+      progress.say(f"continues from step {start} of {config.steps}")
+    if is_writer():
+      runs.trim(folder, start if start else -1)
+    hooks = [
+      loop.Hook(frozenset(marks), make_measure(config, built, source, log)),
+      loop.Hook(frozenset([*marks, *loop.every(config.steps, LOG_ROWS)]), running.write),
+      loop.Hook(frozenset(checkpoint_steps(config)), checkpoints.save),
+    ]
+
+    def on_metrics(first, metrics, seconds):
+      running.add(metrics)
+      count, images = len(metrics["loss"]), progress.batch * len(metrics["loss"])
+      loss, accuracy = np.nanmean(running.last, axis=1) if running.alive() else (math.nan,) * 2
+      progress.update(first, count, seconds, loss, accuracy)
+      event = "train" if progress.calls > 1 else "compile"  # the first call compiles
+      log.timing(event, time.perf_counter() - seconds, step=first + count, images=images)
+
+    state = loop.train(
+      built.chunk,
+      parallel.replicate(state),
+      built.constants(),
+      rows=built.rows,
+      start=start,
+      steps=config.steps,
+      length=built.length,
+      hooks=hooks,
+      on_metrics=on_metrics,
+      on_interrupt=checkpoints.save,
+    )
+  progress.close()
+  return parallel.one_device(state)
+
+
+def checkpoint_steps(config: ConfigDict) -> list[int]:
+  """The steps after which the state is saved, the last one included."""
+  if config.checkpoint_every:
+    return [*range(config.checkpoint_every, config.steps, config.checkpoint_every), config.steps]
+  return loop.every(config.steps, CHECKPOINTS)
+
+
+class Running:
+  """Loss and accuracy of the training batches, averaged since the last row of each member."""
+
+  def __init__(self, members: int, log: Log):
+    self.log, self.parts = log, []
+    self.last = np.full((2, members), math.nan)
+
+  def add(self, metrics: Mapping[str, np.ndarray]) -> None:
+    self.parts.append(np.stack([metrics["loss"], metrics["accuracy"]], axis=1))
+    self.last = self.parts[-1][-1]
+
+  def alive(self) -> bool:
+    return bool(np.isfinite(self.last).any())
+
+  def write(self, step: int, state: Any) -> None:
+    if not self.parts:
+      return
+    loss, accuracy = np.concatenate(self.parts).mean(0)
+    self.parts = []
+    self.log.rows(
+      [
+        {"step": step, "member": m, "split": "train", "loss": loss[m], "accuracy": accuracy[m]}
+        for m in range(len(loss))
+        if math.isfinite(loss[m])
+      ]
+    )
+
+
+def make_measure(config, built, source, log) -> Callable:
+  """The hook that measures norms and ranks on fixed training images, of all members at once."""
+  order = np.random.default_rng(0).permutation(len(source.splits["train"]["y"]))
+  x, y = (source.splits["train"][k][order[: config.measure.images]] for k in ("x", "y"))
+
+  def member(params, extra, numbers, x, y):
+    return measure_layers(built.predictor(params, extra, numbers), x, y)
+
+  compiled = jax.jit(over_members(member, built.members, (0, 0, 0, None, None)))
+
+  def measure(step, state):
+    began = time.perf_counter()
+    state = parallel.one_device(state)
+    rows = jax.device_get(compiled(state["params"], state["extra"], state["numbers"], x, y))
+    alive = np.asarray(state["stopped_at"]) < 0
+    own = [jax.tree.map(lambda value, m=m: value[m].tolist(), rows) for m in np.flatnonzero(alive)]
+    heads = [{"step": step, "member": int(m), "split": "measure"} for m in np.flatnonzero(alive)]
+    log.rows([head | row for head, row in zip(heads, own, strict=True)])
+    log.timing("measure", began, step=step)
+
+  return measure
+
+
+def evaluate(config, configs, built, source, state) -> tuple[dict, dict]:
+  """Runs the config's evaluations on every member; returns result.json and arrays.npz."""
+  entries, arrays = [], {}
+  for m, own in enumerate(configs):
+    one = jax.tree.map(lambda x, m=m: x[m], state)
+    entry = outcome(own, built.numbers[m], jax.device_get(one))
+    if entry["status"] == "finished":
+      predictor = built.predictor(one["params"], one["extra"], one["numbers"])
+      for name, options in config.evaluate.items():
+        entry |= EVALUATIONS[name](predictor, source, **options)
+    for kind in ("spectrum", "spectrum_centered"):
+      arrays |= {f"{m}/{kind}/{layer}": s for layer, s in entry.pop(kind, {}).items()}
+    entries.append(entry)
+  params = state["params"]
+  result = {
+    "format": 1,
+    "name": config.name,
+    "data": {
+      "name": source.name,
+      "origin": source.origin,
+      **{name: len(split["y"]) for name, split in source.splits.items()},
+      "classes": source.num_classes,
+    },
+    "model": {
+      "name": config.model.name,
+      "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(params)),
+      "weight_layers": built.weight_layers,
+      "layers": list(built.layers),
+    },
+    "members": entries,
+  }
+  return result, arrays
+
+
+def outcome(config: ConfigDict, numbers: Mapping[str, float], state: Any) -> dict[str, Any]:
+  """What became of a member, from its final state."""
+  stopped, fitted = int(state["stopped_at"]), int(state["fitted_at"])
+  return {
+    "temperature": config.temperature,
+    "seed": config.seed,
+    "learning_rate": numbers["learning_rate"],
+    "steps": config.steps,
+    "status": "diverged" if stopped >= 0 else "finished",
+    "stopped_at": stopped if stopped >= 0 else None,
+    "last": {name: float(value) for name, value in state["last"].items()},
+    "step_99": fitted if fitted >= 0 else None,
+  }
