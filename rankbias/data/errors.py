@@ -31,3 +31,7 @@ class DataFileError(ValueError):
       want = "" if expected is None else f"expected {expected} bytes, "
       sizes = f" ({want}found {found} bytes)"
     return cls(f"{path}: {cause}{sizes}. Copy or download this file again.")
+
+
+class DownloadFailed(RuntimeError):
+  """A file could not be downloaded or prepared; the message is one line that says why."""

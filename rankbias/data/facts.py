@@ -34,6 +34,7 @@ class Facts(NamedTuple):
     urls: what TFDS downloads.
     tfds_name: the name of the set in TFDS.
     sizes: published size in bytes of files and archives, for messages about truncated ones.
+    coarse_names: the superclasses of CIFAR-100.
     check: raises where labels show that the files belong to another set of the same names.
   """
 
@@ -46,6 +47,7 @@ class Facts(NamedTuple):
   tfds_name: str
   sizes: dict[str, int]
   check: Callable[..., None] = lambda *_: None
+  coarse_names: tuple[str, ...] = ()
 
 
 CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -58,6 +60,11 @@ otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum r
 road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
 sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
 wardrobe whale willow_tree wolf woman worm"""
+CIFAR100_COARSE = """
+aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices
+household_furniture insects large_carnivores large_man-made_outdoor_things
+large_natural_outdoor_scenes large_omnivores_and_herbivores medium_mammals
+non-insect_invertebrates people reptiles small_mammals trees vehicles_1 vehicles_2"""
 FASHION_CLASSES = [
   "T-shirt/top",
   "Trouser",
@@ -144,6 +151,7 @@ FACTS = {
     sizes={"cifar-100-python.tar.gz": 169001437, "cifar-100-binary.tar.gz": 168513733}
     | _sizes(CIFAR100_PY.parts, 155249918, 31049707)
     | _sizes(CIFAR100_BIN.parts, 153700000, 30740000),
+    coarse_names=tuple(CIFAR100_COARSE.split()),
   ),
   "svhn": Facts(
     name="svhn",

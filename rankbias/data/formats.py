@@ -23,10 +23,14 @@ class File(NamedTuple):
 
 
 class Part(NamedTuple):
-  """Some images of one split, uint8 [n, H, W, C], and their labels, int32 [n]."""
+  """Some images of one split, uint8 [n, H, W, C], and their labels, int32 [n].
+
+  `coarse` are the superclasses of CIFAR-100, where the file has them.
+  """
 
   images: np.ndarray
   labels: np.ndarray
+  coarse: np.ndarray | None = None
 
 
 def _planar(pixels: np.ndarray) -> np.ndarray:
@@ -58,7 +62,9 @@ def _read_cifar_binary(file: File, count: int, label_bytes: int) -> Part:
   if len(file.data) != count * row:
     raise file._replace(published=count * row).bad(f"truncated or not {count} rows of {row} bytes")
   rows = np.frombuffer(file.data, np.uint8).reshape(count, row)
-  return Part(_planar(rows[:, label_bytes:]), rows[:, label_bytes - 1].astype(np.int32))
+  labels = rows[:, :label_bytes].astype(np.int32)
+  coarse = labels[:, 0] if label_bytes == 2 else None
+  return Part(_planar(rows[:, label_bytes:]), labels[:, -1], coarse)
 
 
 def read_cifar10_binary(files: tuple[File], count: int) -> Part:

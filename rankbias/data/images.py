@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rankbias.data import layouts
-from rankbias.data.errors import DatasetUnavailable
+from rankbias.data import layouts, prepare, prepared
+from rankbias.data.errors import DatasetUnavailable, DownloadFailed
 from rankbias.data.facts import FACTS, Facts
 from rankbias.data.source import Source
 
@@ -26,10 +26,30 @@ def load_images(name: str, *, dir: str | None = None, download: bool = True) -> 
   """
   facts = FACTS[name]
   folder = data_folder(dir)
+  source = _from_folder(facts, folder)
+  if source is not None:
+    return source
+  if not download:
+    raise unavailable(facts, folder, "A download was not allowed (config.data.download=False).")
+  try:
+    prepare.prepare(facts, folder)
+  except DownloadFailed as error:
+    raise unavailable(facts, folder, f"The download failed: {error}.") from error
+  return _from_folder(facts, folder)
+
+
+def _from_folder(facts: Facts, folder: Path) -> Source | None:
+  """The published layouts and archives, which read fastest, then a prepared set; or None."""
   found = layouts.find(folder, facts)
   if found is not None:
-    return _source(facts, layouts.read(found, facts), str(found.place))
-  raise unavailable(facts, folder, "The download was not tried.")
+    parts = layouts.read(found, facts)
+    splits = {split: {"x": part.images, "y": part.labels} for split, part in parts.items()}
+    return _source(facts, splits, found.place)
+  version = prepared.find(folder, facts)
+  if version is not None:
+    return _source(facts, prepared.read(version, facts), version)
+  layouts.refuse_incomplete(folder, facts)
+  return None
 
 
 def data_folder(dir: str | os.PathLike | None) -> Path:
@@ -58,7 +78,7 @@ def unavailable(facts: Facts, folder: Path, reason: str) -> DatasetUnavailable:
   )
 
 
-def _source(facts: Facts, splits: dict[str, dict[str, np.ndarray]], place: str) -> Source:
+def _source(facts: Facts, splits: dict[str, dict[str, np.ndarray]], place: Path) -> Source:
   train, test = len(splits["train"]["y"]), len(splits["test"]["y"])
   return Source(
     name=facts.name,

@@ -10,7 +10,7 @@ import numpy as np
 
 from rankbias.data.errors import DataFileError
 from rankbias.data.facts import Facts, Layout
-from rankbias.data.formats import File
+from rankbias.data.formats import File, Part
 
 
 class Found(NamedTuple):
@@ -22,70 +22,92 @@ class Found(NamedTuple):
 
 def roots(folder: Path, name: str) -> tuple[Path, ...]:
   """The folders in which layouts are looked for."""
-  return (folder, folder / name, folder / "downloads" / "manual")
+  manual = folder / "downloads" / "manual"
+  return (folder, folder / name, manual / name, manual)
 
 
 def find(folder: Path, facts: Facts) -> Found | None:
-  """Returns the first complete layout below `folder`, folders before archives, or None.
-
-  Raises:
-    DataFileError: there is none, but one with some of its files missing.
-  """
-  incomplete = []
+  """Returns the first complete layout below `folder`, folders before archives, or None."""
   for layout in facts.layouts:
     for place in _folders(folder, facts.name, layout):
-      missing = [name for name in _names(layout) if _file(place, name) is None]
-      if not missing:
+      if not _missing(place, layout):
         return Found(layout, place)
-      if len(missing) < len(_names(layout)):
-        incomplete.append((place, missing))
   for layout in facts.layouts:
     for root in roots(folder, facts.name):
       for archive in layout.archives:
         if (root / archive).is_file():
           return Found(layout, root / archive)
-  if incomplete:
-    place, missing = incomplete[0]
-    raise DataFileError(
-      f"{place}: {facts.name} is incomplete, missing {', '.join(missing)}. Add the missing files "
-      "(training and test images are both needed) or remove the folder."
-    )
   return None
 
 
-def read(found: Found, facts: Facts) -> dict[str, dict[str, np.ndarray]]:
+def refuse_incomplete(folder: Path, facts: Facts) -> None:
+  """Raises DataFileError where `find` found nothing because some files of a layout are missing."""
+  for layout in facts.layouts:
+    for place in _folders(folder, facts.name, layout):
+      missing = _missing(place, layout)
+      if len(missing) < len(_names(layout)):
+        raise DataFileError(
+          f"{place}: {facts.name} is incomplete, missing {', '.join(missing)}. Add these files "
+          "(training and test images are both needed) or choose another folder."
+        )
+
+
+def read(found: Found, facts: Facts) -> dict[str, Part]:
   """Reads all splits of a layout.
 
   Raises:
     DataFileError: a file is truncated, damaged or not of this data set.
   """
   layout, place = found
-  wanted = _names(layout)
   opened = _open_archive if place.is_file() else _open_folder
-  files = {Path(file.path).name: file for file in opened(place, wanted, facts.sizes)}
-  return {split: _read_split(layout, files, facts, split) for split in layout.parts}
+  return _read(layout, opened(place, _names(layout), facts.sizes), facts)
 
 
-def _read_split(layout: Layout, files: dict[str, File], facts: Facts, split: str):
+def read_downloads(paths: list[Path], facts: Facts) -> dict[str, Part]:
+  """Reads all splits from the files of `facts.urls`, which may bear other names here."""
+  names = [url.rpartition("/")[2] for url in facts.urls]
+  layout = next(x for x in facts.layouts if not x.archives or names[0] in x.archives)
+  if layout.archives:
+    return _read(layout, _open_archive(paths[0], _names(layout), facts.sizes), facts)
+  files = [
+    File(str(path.with_name(name)), path.read_bytes(), facts.sizes.get(name))
+    for name, path in zip(names, paths, strict=True)
+  ]
+  return _read(layout, files, facts)
+
+
+def _read(layout: Layout, files: Iterable[File], facts: Facts) -> dict[str, Part]:
+  named = {Path(file.path).name: file for file in files}
+  return {split: _read_split(layout, named, facts, split) for split in layout.parts}
+
+
+def _read_split(layout: Layout, files: dict[str, File], facts: Facts, split: str) -> Part:
   parts = layout.parts[split]
   rows = facts.counts[split] // len(parts)
   read = [layout.read(tuple(files[name] for name in part), rows) for part in parts]
-  images = np.concatenate([part.images for part in read])
-  labels = np.concatenate([part.labels for part in read])
+  columns = zip(*read, strict=True)
+  whole = Part(*(None if column[0] is None else np.concatenate(column) for column in columns))
   path = files[parts[0][-1]].path
-  if labels.min() < 0 or labels.max() >= len(facts.class_names):
+  low, high, classes = whole.labels.min(), whole.labels.max(), len(facts.class_names)
+  if low < 0 or high >= classes:
     raise DataFileError(
-      f"{path}: labels reach from {labels.min()} to {labels.max()}, but {facts.name} has "
-      f"{len(facts.class_names)} classes. Copy or download this file again."
+      f"{path}: labels reach from {low} to {high}, but {facts.name} has {classes} classes. "
+      "Copy or download this file again."
     )
-  if images.shape[1:] != facts.shape:
-    raise DataFileError(f"{path}: images of {images.shape[1:]}, but {facts.name} has {facts.shape}")
-  facts.check(labels, path)
-  return {"x": images, "y": labels}
+  if whole.images.shape[1:] != facts.shape:
+    raise DataFileError(
+      f"{path}: images of shape {whole.images.shape[1:]}, but {facts.name} has {facts.shape}"
+    )
+  facts.check(whole.labels, path)
+  return whole
 
 
 def _names(layout: Layout) -> list[str]:
   return [name for parts in layout.parts.values() for part in parts for name in part]
+
+
+def _missing(folder: Path, layout: Layout) -> list[str]:
+  return [name for name in _names(layout) if _file(folder, name) is None]
 
 
 def _folders(folder: Path, name: str, layout: Layout) -> Iterable[Path]:
