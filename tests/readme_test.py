@@ -14,10 +14,12 @@ README = (ROOT / "README.md").read_text()
 EXTRACT = ROOT / ".ci" / "readme_command.py"
 
 
+def run(*command):
+  return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def extracted(name):
-  done = subprocess.run(
-    [sys.executable, EXTRACT, name], capture_output=True, text=True, check=False
-  )
+  done = run(sys.executable, EXTRACT, name)
   assert done.returncode == 0, done.stderr
   return done.stdout.strip()
 
@@ -39,9 +41,7 @@ class TestCommands:
   def test_is_one_line_that_bash_can_read(self, name):
     command = extracted(name)
     assert "\n" not in command
-    done = subprocess.run(
-      ["bash", "-n", "-c", command], capture_output=True, text=True, check=False
-    )
+    done = run("bash", "-n", "-c", command)
     assert done.returncode == 0, done.stderr
 
   def test_makes_its_environment_and_uses_that(self, name):

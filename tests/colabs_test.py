@@ -1,0 +1,57 @@
+"""Notebooks: short cells, no outputs, and a run from top to bottom in their smoke setting."""
+
+import ast
+import json
+import pathlib
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
+CELL_LINES = 16
+
+
+def code(path):
+  return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_there_is_a_notebook():
+  assert "rank_and_temperature.ipynb" in [path.name for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+class TestNotebook:
+  def test_is_valid_and_starts_with_a_title(self, path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.cells[0].source.startswith("# ")
+
+  def test_holds_no_outputs(self, path):
+    assert [cell.outputs for cell in code(path) if cell.outputs] == []
+    assert {cell.execution_count for cell in code(path)} == {None}
+
+  def test_imports_rankbias_and_defines_nothing_long(self, path):
+    sources = [cell.source for cell in code(path)]
+    assert any("import rankbias" in source for source in sources)
+    for source in sources:
+      assert len(source.splitlines()) <= CELL_LINES
+      plain = "\n".join(line for line in source.splitlines() if not line.startswith(("%", "!")))
+      kinds = ast.FunctionDef | ast.ClassDef
+      long = [n for n in ast.walk(ast.parse(plain)) if isinstance(n, kinds) and len(n.body) > 5]
+      assert long == []
+
+  @pytest.mark.slow
+  def test_runs_from_top_to_bottom(self, path, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMOKE", "1")
+    monkeypatch.setenv("RANKBIAS_WORKDIR", str(tmp_path))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": path.parent}})
+    client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    figures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(figures) >= 3
+    (result,) = tmp_path.rglob("result.json")
+    assert len(json.loads(result.read_text())["members"]) == 2
