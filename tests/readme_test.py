@@ -1,9 +1,12 @@
 """The README cannot rot: its commands parse, its paths and extras exist, its Python runs."""
 
 import ast
+import json
+import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -101,3 +104,48 @@ def test_the_citation_has_the_version_of_the_package():
   from rankbias import __version__
 
   assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+@pytest.fixture(scope="module")
+def fresh_copy(tmp_path_factory):
+  """A copy of the checkout that has run the main command, and what that printed."""
+  folder = tmp_path_factory.mktemp("fresh")
+  unwanted = (".git", ".venv*", "runs", "build", "dist", "__pycache__", "*.egg-info", ".*_cache")
+  copy = shutil.copytree(ROOT, folder / "copy", ignore=shutil.ignore_patterns(*unwanted))
+  python3 = folder / "python3"  # `python3` in the command means the Python of these tests
+  python3.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+  python3.chmod(0o755)
+  kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "JAX", "XLA", "TF"))}
+  env = kept | {"PATH": f"{folder}:{os.environ['PATH']}"}
+  options = {"cwd": copy, "env": env, "capture_output": True, "text": True, "check": False}
+  done = subprocess.run(["bash", "-c", extracted("main")], **options)
+  again = subprocess.run(extracted("main").split("&&")[-1].split(), **options)
+  shutil.rmtree(copy / ".venv")  # a gigabyte
+  return copy, done, again
+
+
+@pytest.mark.slow
+class TestMainCommand:
+  def test_ends_in_a_page_with_figures(self, fresh_copy):
+    copy, done, _ = fresh_copy
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (copy / "runs" / "digits_T" / "report.html").read_text()
+    assert page.count("<svg") >= 5
+
+  def test_does_nothing_when_all_is_done(self, fresh_copy):
+    _, _, again = fresh_copy
+    assert again.returncode == 0, again.stderr
+    assert "finished already" in again.stdout
+
+  def test_a_high_temperature_halves_the_rank_at_equal_accuracy(self, fresh_copy):
+    copy, _, _ = fresh_copy
+    (result,) = (copy / "runs" / "digits_T").glob("*/result.json")
+    result = json.loads(result.read_text())
+    last = result["model"]["layers"][-1]
+    members = {(m["temperature"], m["seed"]): m for m in result["members"]}
+    for seed in (0, 1, 2):
+      cold, hot = members[1.0, seed], members[1000.0, seed]
+      assert cold["train"]["accuracy"] == hot["train"]["accuracy"] == 1
+      assert abs(cold["test"]["accuracy"] - hot["test"]["accuracy"]) <= 0.03
+      ranks = [m["ranks"][last]["covariance_rank"] for m in (hot, cold)]
+      assert ranks[0] < ranks[1] / 2
