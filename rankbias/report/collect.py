@@ -1,0 +1,176 @@
+"""Run folders -> a sweep: its members, merged over folders, grouped by setting and temperature."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rankbias import runs
+
+AXES = ("temperature", "seed")  # what figures show; members that differ otherwise get a section
+
+
+class Member(NamedTuple):
+  """One trained network: its entry in result.json, its measurements and its spectra."""
+
+  folder: str
+  record: dict[str, Any]
+  rows: list[dict[str, Any]]  # measured through training, in the order of steps
+  spectra: dict[str, np.ndarray]  # layer -> singular values, descending
+  centered: dict[str, np.ndarray]
+  setting: dict[str, Any]  # the effective configuration, flat, without temperature and seed
+
+  @property
+  def temperature(self) -> float:
+    return self.record["temperature"]
+
+  @property
+  def finished(self) -> bool:
+    return self.record["status"] == "finished"
+
+  def rank(self, layer: str, measure: str) -> float | None:
+    return self.record["ranks"].get(layer, {}).get(measure)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+  """Members of one setting: they differ in temperature, in seed and in what follows these."""
+
+  label: str  # what sets it apart from other sections; "" when it is the only one
+  layers: list[str]  # forward order, logits last
+  classes: int
+  members: list[Member]
+
+  @property
+  def temperatures(self) -> list[float]:
+    return sorted({m.temperature for m in self.members})
+
+  @property
+  def last_hidden(self) -> str | None:
+    return self.layers[-2] if len(self.layers) > 1 else None
+
+  def finished(self, temperature: float | None = None) -> list[Member]:
+    return [m for m in self.members if m.finished and temperature in (None, m.temperature)]
+
+  def diverged(self, temperature: float | None = None) -> list[Member]:
+    return [m for m in self.members if not m.finished and temperature in (None, m.temperature)]
+
+  def values(self, temperature: float, get: Callable[[Member], float | None]) -> np.ndarray:
+    """One number per finished member at a temperature; missing ones are left out."""
+    found = [get(m) for m in self.finished(temperature)]
+    return np.array([v for v in found if v is not None and np.isfinite(v)], float)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """All that a page is made of."""
+
+  name: str
+  folder: pathlib.Path
+  runs: dict[str, dict[str, Any]]  # finished run folders, by name, as runs.read returns them
+  sections: list[Section]
+  unfinished: list[str]  # folders without a result
+  repeated: int  # members found in more than one folder, counted once
+  following: list[str]  # fields with one value at each temperature, but not the same at all
+
+  @property
+  def fallback(self) -> bool:
+    return "-fallback-" in self.name
+
+
+def collect(folder: runs.folder.PathLike) -> Sweep:
+  """Reads every run below <workdir>/<config name>.
+
+  Raises:
+    ValueError: no run there is finished.
+  """
+  folder = pathlib.Path(folder)
+  found = runs.find(folder)
+  done = {path.name: runs.read(path) for path in found if runs.is_finished(path)}
+  unfinished = [path.name for path in found if path.name not in done]
+  if not done:
+    raise ValueError(
+      f"folder {str(folder)!r} holds no finished run, but {len(unfinished)} unfinished; give "
+      "WORKDIR/CONFIG_NAME, the folder that holds the run folders"
+    )
+  every = [member for name, run in done.items() for member in _members(name, run)]
+  unique: dict[str, Member] = {}
+  for m in every:
+    unique.setdefault(json.dumps(_plain([m.setting, m.temperature, m.record["seed"]])), m)
+  members = list(unique.values())
+  splitting, following = _varying(members)
+  return Sweep(
+    name=next(iter(done.values()))["result"]["name"],
+    folder=folder,
+    runs=done,
+    sections=_sections(members, splitting, done),
+    unfinished=unfinished,
+    repeated=len(every) - len(members),
+    following=following,
+  )
+
+
+def _members(folder: str, run: dict) -> Iterable[Member]:
+  layers = [*run["result"]["model"]["layers"], "logits"]
+  for index, record in enumerate(run["result"]["members"]):
+    rows = [r for r in run["metrics"] if r["member"] == index and r["split"] == "measure"]
+    spectra, centered = (
+      {k: run["arrays"][key] for k in layers if (key := f"{index}/{kind}/{k}") in run["arrays"]}
+      for kind in ("spectrum", "spectrum_centered")
+    )
+    setting = flat(run["config"]) | record["overrides"]
+    setting = {k: v for k, v in setting.items() if k not in AXES}
+    yield Member(folder, record, sorted(rows, key=lambda r: r["step"]), spectra, centered, setting)
+
+
+def _varying(members: list[Member]) -> tuple[list[str], list[str]]:
+  """Fields that take several values at one temperature, and fields that follow the temperature."""
+  splitting, following = [], []
+  for field in dict.fromkeys(field for m in members for field in m.setting):
+    seen: dict[float, set[str]] = {}
+    for m in members:
+      seen.setdefault(m.temperature, set()).add(json.dumps(_plain(m.setting.get(field))))
+    if any(len(values) > 1 for values in seen.values()):
+      splitting.append(field)
+    elif len(set().union(*seen.values())) > 1:
+      following.append(field)
+  return splitting, following
+
+
+def _sections(members: list[Member], splitting: list[str], done: dict) -> list[Section]:
+  groups: dict[str, list[Member]] = {}
+  for m in members:
+    label = ", ".join(f"{field} = {_show(m.setting.get(field))}" for field in splitting)
+    groups.setdefault(label, []).append(m)
+  sections = []
+  for label, group in groups.items():
+    result = done[group[0].folder]["result"]
+    group.sort(key=lambda m: (m.temperature, m.record["seed"]))
+    layers = [*result["model"]["layers"], "logits"]
+    sections.append(Section(label, layers, result["data"]["classes"], group))
+  return sections
+
+
+def flat(config: dict, path: str = "") -> dict[str, Any]:
+  """Maps dotted field names to values."""
+  found = {}
+  for key, value in config.items():
+    name = f"{path}.{key}" if path else key
+    found |= flat(value, name) if isinstance(value, dict) else {name: value}
+  return found
+
+
+def _plain(value: Any) -> Any:
+  """Whole floats as ints, so that 1 and 1.0 are one setting."""
+  if isinstance(value, dict):
+    return {k: _plain(v) for k, v in sorted(value.items())}
+  if isinstance(value, list):
+    return [_plain(v) for v in value]
+  return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _show(value: Any) -> str:
+  return f"{value:g}" if isinstance(value, float) else str(value)

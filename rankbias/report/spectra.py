@@ -1,0 +1,104 @@
+"""Figures of spectra after training: rank by layer, singular values, the sweep of the tolerance."""
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rankbias.report import style
+from rankbias.report.collect import Section
+
+RTOL = 1e-3  # the tolerance of the ranks in result.json
+FLOOR = 2e-8  # relative to the largest: singular values of float32 data below it are rounding
+BY_LAYER = {
+  "covariance_rank": "covariance rank",
+  "numerical_rank": "numerical rank",
+  "effective_rank": "effective rank",
+}
+
+
+def by_layer(section: Section) -> Figure:
+  """Rank of every layer, one line per T, by three definitions."""
+  figure, axes = style.panels(1, len(BY_LAYER), 2.6, sharey=True)
+  x = np.arange(1, len(section.layers) + 1)
+  for ax, (measure, title) in zip(axes[0], BY_LAYER.items(), strict=True):
+    for t, look in style.looks(section.temperatures).items():
+      curves = [[m.rank(layer, measure) for layer in section.layers] for m in section.finished(t)]
+      style.band(ax, x, curves, {**look, "markevery": max(1, len(x) // 10)})
+    ax.set_title(title)
+    style.log_axis(ax, "rank (dimensions)")
+    _layer_axis(ax, len(section.layers))
+  style.outer_labels(axes)
+  style.legend(figure, axes[0, 0])
+  return figure
+
+
+def singular_values(section: Section) -> Figure:
+  """Singular values of the last hidden layer and the logits over the largest, one line per T."""
+  layers = section.layers[-2:]
+  figure, axes = style.panels(2, len(layers), 2.25, sharex="col", sharey=True)
+  kinds = [("raw", "spectra", RTOL, "$10^{-3}$"), ("centred", "centered", RTOL**0.5, "$10^{-3/2}$")]
+  for row, (kind, field, line, text) in zip(axes, kinds, strict=True):
+    for ax, layer in zip(row, layers, strict=True):
+      _spectra(ax, section, layer, field)
+      ax.axhline(line, **style.REFERENCE)
+      ax.annotate(text, (0.02, line), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+      ax.set_title(f"{style.layer_title(layer)}, {kind}")
+      ax.set_xlabel("index 𝑖 of the singular value")
+      ax.set_ylabel(r"$\sigma_i/\sigma_1$")
+      ax.set_yscale("log")
+      ax.set_ylim(bottom=max(ax.get_ylim()[0], FLOOR), top=2)
+  style.outer_labels(axes)
+  style.legend(figure, axes[0, 0])
+  return figure
+
+
+def tolerance(section: Section) -> Figure:
+  """Rank against the tolerance that defines it, one line per T."""
+  layers = section.layers[-2:]
+  kinds = {"covariance_rank": "covariance rank", "numerical_rank": "numerical rank"}
+  figure, axes = style.panels(2, len(layers), 2.25, sharex=True, sharey="col")
+  for row, (measure, name) in zip(axes, kinds.items(), strict=True):
+    for ax, layer in zip(row, layers, strict=True):
+      for t, look in style.looks(section.temperatures).items():
+        found = [m.record["tolerance"] for m in section.finished(t)]
+        if found:
+          x, curves = found[0]["rtol"], [sweep[measure][layer] for sweep in found]
+          style.band(ax, x, curves, {**look, "markevery": max(1, len(x) // 10)})
+      ax.set_xscale("log")
+      ax.xaxis.set_minor_locator(ticker.NullLocator())
+      ax.axvline(RTOL, **style.REFERENCE)
+      ax.set_title(style.layer_title(layer))
+      ax.set_xlabel("tolerance (relative to the largest)")
+      style.log_axis(ax, f"{name} (dimensions)")
+  style.outer_labels(axes)
+  style.legend(figure, axes[0, 0])
+  return figure
+
+
+def _spectra(ax: Axes, section: Section, layer: str, field: str) -> None:
+  """Geometric mean over seeds of the normalised spectra; markers evenly along a log axis."""
+  longest = 1
+  for t, look in style.looks(section.temperatures).items():
+    found = [getattr(m, field).get(layer) for m in section.finished(t)]
+    curves = [s / s[0] for s in found if s is not None and s[0] > 0]
+    if curves:
+      longest = len(curves[0])
+      marks = np.unique(np.logspace(0, np.log10(longest), 12).astype(int)) - 1
+      look = {**look, "markevery": marks.tolist()} if longest > 20 else look
+      style.band(ax, np.arange(1, longest + 1), curves, look, geometric=True)
+  if longest > 20:
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    ax.xaxis.set_minor_locator(ticker.NullLocator())
+  else:
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+
+
+def _layer_axis(ax: Axes, count: int) -> None:
+  """Numbers in forward order; the last is the logits."""
+  step = max(1, -(-(count - 1) // 7))
+  ticks = [i for i in range(1, count) if (i - 1) % step == 0 and (step == 1 or count - i >= step)]
+  ax.set_xticks([*ticks, count], [*map(str, ticks), "logits"])
+  ax.set_xlim(1 - 0.06 * count, count + 0.06 * count)
+  ax.set_xlabel("layer")
