@@ -5,12 +5,12 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from rankbias.launch import default_workdir, launch
-from rankbias.train import parallel, tensorboard
-from rankbias.train.loop import Interrupted
+from rankbias import launch
+from rankbias.data import DatasetUnavailable
+from rankbias.train import loop, parallel, tensorboard
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="FILE or FILE:VARIANT.")
-WORKDIR = flags.DEFINE_string("workdir", default_workdir(), "Where run folders go.")
+WORKDIR = flags.DEFINE_string("workdir", launch.default_workdir(), "Where run folders go.")
 SWEEP = flags.DEFINE_bool("sweep", True, "Run the sweep of the config's file; else it alone.")
 RESUME = flags.DEFINE_string("resume", "", "Continue this run folder and nothing else.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Say what would run, and stop.")
@@ -25,21 +25,27 @@ def main(argv):
     raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.FIELD=VALUE")
   parallel.initialize(DISTRIBUTED.value)
   with parallel.fail_together():
-    launch(
-      config_flags.get_config_filename(flags.FLAGS["config"]),
-      CONFIG.value,
-      config_flags.get_override_values(flags.FLAGS["config"]),
-      WORKDIR.value,
-      use_sweep=SWEEP.value,
-      resume=RESUME.value,
-      dry_run=DRY_RUN.value,
-      sinks=[tensorboard.Events()] if TENSORBOARD.value else [],
-    )
+    try:
+      planned = launch.plan(
+        config_flags.get_config_filename(flags.FLAGS["config"]),
+        CONFIG.value,
+        config_flags.get_override_values(flags.FLAGS["config"]),
+        WORKDIR.value,
+        use_sweep=SWEEP.value,
+        resume=RESUME.value,
+        dry_run=DRY_RUN.value,
+      )
+    except (ValueError, DatasetUnavailable) as error:
+      sys.exit(f"{type(error).__name__}: {error}")
+    if DRY_RUN.value:
+      return launch.describe(planned)
+    sinks = [tensorboard.Events()] if TENSORBOARD.value else []
+    try:
+      launch.carry_out(planned, sinks=sinks)
+    except loop.Interrupted as error:
+      sys.exit(f"Interrupted: {error}")
 
 
 if __name__ == "__main__":
   flags.mark_flag_as_required("config")
-  try:
-    app.run(main)
-  except (ValueError, Interrupted) as error:
-    sys.exit(f"{type(error).__name__}: {error}")
+  app.run(main)

@@ -14,19 +14,22 @@ from rankbias.data.source import Source
 
 
 class Plan(NamedTuple):
-  """What is going to run.
+  """What is going to run: everything is checked and the data are loaded.
 
   Attributes:
+    workdir: where the run folders go.
+    source: the data; None when every run is finished.
     notice: "" or the loud line that says other data are used than asked for.
   """
 
   config: ConfigDict
   members: list[dict[str, Any]]
-  source: Source | None
+  workdir: str
+  source: Source | None = None
   notice: str = ""
 
 
-def launch(
+def plan(
   path: str,
   config: ConfigDict,
   overrides: Mapping[str, Any],
@@ -35,10 +38,8 @@ def launch(
   use_sweep: bool = True,
   resume: str = "",
   dry_run: bool = False,
-  sinks: Sequence[Callable] = (),
-  say: Callable[[str], None] = print,
-) -> pathlib.Path | None:
-  """Runs a config's sweep and draws its report; returns the path of report.html.
+) -> Plan:
+  """Decides what runs and makes sure that it can.
 
   Args:
     path: the config file, whose folder also holds the config of the fallback.
@@ -46,46 +47,65 @@ def launch(
     overrides: those overrides, {dotted field: value}; a swept field among them is fixed.
     use_sweep: False runs the config alone.
     resume: a run folder to continue, and nothing else; it must be one of this sweep.
-    dry_run: says what would run, and stops.
+    dry_run: nothing is to be written.
+
+  Raises:
+    ValueError: for a config that cannot run, a `resume` of another run, an unwritable folder.
+    rankbias.data.DatasetUnavailable: when the data cannot be had and there is no fallback.
   """
-  members = [{}]
   _, sweep_of = load(path)
-  if use_sweep and sweep_of:
-    members = replace_axes(sweep_of(config), overrides)
+  members = replace_axes(sweep_of(config), overrides) if use_sweep and sweep_of else [{}]
   groups = sweep.group(config, members, workdir)
-  plan = Plan(config, members, None)
   if resume:
     workdir = str(pathlib.Path(resume).resolve().parent.parent)
-    plan = Plan(config, only(resume, sweep.group(config, members, workdir)), None)
-  elif dry_run or not all(runs.is_finished(each.folder) for each in groups):
-    plan = with_data(path, config, members, overrides)
-  if plan.notice:
-    say(plan.notice)
-  if plan.source:
-    say(f"data: {plan.source.origin}")
-  if dry_run:
-    describe(plan, workdir, say)
-    return None
-  folders = sweep.run(plan.config, plan.members, workdir, source=plan.source, say=say, sinks=sinks)
-  page = None
+    members = only(resume, sweep.group(config, members, workdir))
+    groups = sweep.group(config, members, workdir)
+  if all(runs.is_finished(each.folder) for each in groups) and not dry_run:
+    return Plan(config, members, workdir)
+  if not dry_run:
+    runs.require_writable(workdir)
+  return with_data(path, Plan(config, members, workdir), overrides)
+
+
+def carry_out(
+  planned: Plan, *, sinks: Sequence[Callable] = (), say: Callable[[str], None] = print
+) -> pathlib.Path:
+  """Runs what is planned and draws the report; returns the path of report.html."""
+  announce(planned, say)
+  folders = sweep.run(
+    planned.config,
+    planned.members,
+    planned.workdir,
+    source=planned.source,
+    say=say,
+    sinks=sinks,
+  )
+  page = folders[0].parent / "report.html"
   if experiment.is_writer():
-    page = report.write_report(folders[0].parent, runs=folders)
+    page = report.write_report(folders[0].parent)
     say(f"report: {page}")
-  if plan.notice:
-    say(plan.notice)
+  if planned.notice:
+    say(planned.notice)
   return page
 
 
-def with_data(
-  path: str, config: ConfigDict, members: list[dict], overrides: Mapping[str, Any]
-) -> Plan:
+def announce(planned: Plan, say: Callable[[str], None]) -> None:
+  """Says which data are used, loudly when they are not those asked for."""
+  if planned.notice:
+    say(planned.notice)
+  if planned.source:
+    say(f"data: {planned.source.origin}")
+
+
+def with_data(path: str, planned: Plan, overrides: Mapping[str, Any]) -> Plan:
   """Loads the data; where they cannot be had, the fallback's whole recipe with its own data.
 
   Raises:
     rankbias.data.DatasetUnavailable: when the config names no fallback.
   """
+  config = planned.config
   try:
-    return Plan(config, members, experiment.load_data(config))
+    return planned._replace(source=experiment.load_data(config))
   except DatasetUnavailable as error:
     if config.data.fallback in (None, "", "None"):
       raise
@@ -94,12 +114,12 @@ def with_data(
     other.name = f"{config.name}-fallback-{other.data.name}"
     ignored = [field for field in overrides if not field.startswith("data.")]
     notice = (
-      f"!!! NOT {config.data.name}: {error.summary} Running {name} on {other.data.name} instead; "
+      f"!!! NOT {config.data.name}: {error.reason} Running {name} on {other.data.name} instead; "
       f"its results are in {other.name}. --config.data.fallback=None makes this an error."
       + (f" Ignored: {', '.join(ignored)}." if ignored else "")
       + " !!!"
     )
-    return Plan(other, sweep_of(other), experiment.load_data(other), notice)
+    return Plan(other, sweep_of(other), planned.workdir, experiment.load_data(other), notice)
 
 
 def only(folder: str, groups: Sequence[sweep.Group]) -> list[dict[str, Any]]:
@@ -127,13 +147,12 @@ def only(folder: str, groups: Sequence[sweep.Group]) -> list[dict[str, Any]]:
   )
 
 
-def describe(plan: Plan, workdir: str, say: Callable[[str], None]) -> None:
+def describe(planned: Plan, say: Callable[[str], None] = print) -> None:
   """Says what every program of the sweep would be and need."""
-  for folder, members, config in (
-    (g.folder, g.members, g.config) for g in sweep.group(plan.config, plan.members, workdir)
-  ):
-    built = program.build([override(config, member) for member in members], plan.source)
-    parameters, memory = program.size(built, plan.source, config.batch_size)
+  announce(planned, say)
+  for config, members, folder in sweep.group(planned.config, planned.members, planned.workdir):
+    built = program.build([override(config, member) for member in members], planned.source)
+    parameters, memory = program.size(built, planned.source, config.batch_size)
     say(f"{folder}{'  (finished)' if runs.is_finished(folder) else ''}")
     say(
       f"  {len(members)} members of {parameters:,} parameters, {config.steps} steps of "

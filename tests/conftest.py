@@ -1,4 +1,4 @@
-"""Four fake CPU devices, rank promotion an error, and shapes checked where signatures state them."""
+"""Four fake CPU devices, rank promotion an error, shapes checked where signatures state them."""
 
 import os
 

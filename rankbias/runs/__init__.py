@@ -4,7 +4,16 @@ A run is one program with one or more members. result.json is written last: with
 unfinished.
 """
 
-from rankbias.runs.folder import append, find, finish, is_finished, prepare, read, trim
+from rankbias.runs.folder import (
+  append,
+  find,
+  finish,
+  is_finished,
+  prepare,
+  read,
+  require_writable,
+  trim,
+)
 from rankbias.runs.identity import differences, plain, run_id
 from rankbias.runs.provenance import environment
 
@@ -18,6 +27,7 @@ __all__ = [
   "plain",
   "prepare",
   "read",
+  "require_writable",
   "run_id",
   "trim",
 ]

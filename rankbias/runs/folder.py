@@ -32,7 +32,7 @@ def prepare(
   """
   folder = pathlib.Path(folder)
   identity = plain({"name": name, "config": config, "members": list(members)})
-  _require_writable(folder)
+  require_writable(folder)
   if (folder / "config.json").exists():
     found = differences(identity, _read_json(folder / "config.json"))
     if found:
@@ -116,7 +116,9 @@ def find(root: PathLike) -> list[pathlib.Path]:
   return sorted(path.parent for path in pathlib.Path(root).glob("*/config.json"))
 
 
-def _require_writable(folder: pathlib.Path) -> None:
+def require_writable(folder: PathLike) -> None:
+  """Makes the folder if need be and raises ValueError unless files can be written in it."""
+  folder = pathlib.Path(folder)
   try:
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".writable-{os.getpid()}"

@@ -60,7 +60,9 @@ def test_schedules(schedule, expected):
 
 def test_warmup_rises_linearly_and_delays_the_schedule():
   factor = optimizer.make_schedule(options(schedule="cosine", warmup_steps=10), steps=110)
-  np.testing.assert_allclose([factor(s) for s in (0, 4, 9, 10, 60)], [0.1, 0.5, 1, 1, 0.5], rtol=1e-6)
+  np.testing.assert_allclose(
+    [factor(s) for s in (0, 4, 9, 10, 60)], [0.1, 0.5, 1, 1, 0.5], rtol=1e-6
+  )
 
 
 def test_adam_matches_its_formula_on_the_first_step():

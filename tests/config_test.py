@@ -1,0 +1,69 @@
+"""Sweep axes, overrides, variants and what belongs to a run's identity."""
+
+import pytest
+
+from rankbias import config
+
+
+def test_axes():
+  assert config.product({"a": [1, 2], "b": "xy"}) == [
+    {"a": 1, "b": "x"},
+    {"a": 1, "b": "y"},
+    {"a": 2, "b": "x"},
+    {"a": 2, "b": "y"},
+  ]
+  assert config.zip_({"a": [1, 2], "b": "xy"}) == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
+  assert config.chain([{"a": 1}], [{"b": 2}]) == [{"a": 1}, {"b": 2}]
+  with pytest.raises(ValueError):
+    config.zip_({"a": [1, 2], "b": "x"})
+
+
+def test_an_overridden_axis_is_replaced():
+  members = config.product({"temperature": [1.0, 10.0], "seed": [0, 1]})
+  assert config.replace_axes(members, ["temperature", "steps"]) == [{"seed": 0}, {"seed": 1}]
+  assert config.replace_axes(members, ["temperature", "seed"]) == [{}]
+
+
+def test_override_reaches_nested_fields_and_leaves_the_original():
+  base = config.base("test")
+  other = config.override(base, {"optimizer.learning_rate": 3, "seed": 2})
+  assert other.optimizer.learning_rate == 3.0 and other.seed == 2
+  assert isinstance(other.optimizer.learning_rate, float) and base.seed == 0
+
+
+@pytest.mark.parametrize(
+  ("member", "message"),
+  [
+    ({"optimiser.learning_rate": 1.0}, r"did you mean 'optimizer.learning_rate'"),
+    ({"seed": 1.5}, "sweep field 'seed' is int in the config, got 1.5; give a int"),
+    ({"temperature": "3"}, "sweep field 'temperature' is float"),
+  ],
+)
+def test_wrong_overrides_are_named(member, message):
+  with pytest.raises(ValueError, match=message):
+    config.override(config.base("test"), member)
+
+
+def test_variants():
+  assert config.variants("vgg,smoke", ("vgg", "smoke")) == {"vgg", "smoke"}
+  assert config.variants("", ("smoke",)) == frozenset()
+  with pytest.raises(ValueError, match="config variant 'smok' is unknown; .*did you mean 'smoke'"):
+    config.variants("smok", ("smoke",))
+
+
+def test_the_machine_is_no_part_of_the_science():
+  base = config.base("test")
+  other = config.override(base, {"data.dir": "/elsewhere", "steps_per_call": 3})
+  assert config.scientific(base) == config.scientific(other)
+  assert config.scientific(base) != config.scientific(config.override(base, {"steps": 3}))
+  known = config.flatten(base)
+  assert all(field in known for field in (*config.MACHINE_FIELDS, *config.MEMBER_FIELDS))
+
+
+def test_names_hold_the_variant():
+  assert config.base("cifar_T", "vgg,smoke").name == "cifar_T-vgg-smoke"
+
+
+def test_missing_config_file_is_named():
+  with pytest.raises(ValueError, match=r"'configs/nowhere.py' does not exist"):
+    config.load("configs/nowhere.py")
