@@ -55,7 +55,7 @@ def _cross_entropy(logits, labels, temperature, label_smoothing, where, *, axis)
   used = (mass | (target != 0)) & jnp.any(mass, axis, keepdims=True)
   # Both factors are made safe: -inf * 0 would be NaN in the value, and 0 * -inf in the gradient.
   logs = jnp.where(used, log_normalize(masked, axis), 0)
-  return -jnp.sum(jnp.where(used, target * logs, 0), axis).astype(float_dtype(logits))
+  return jnp.sum(jnp.where(used, -target * logs, 0), axis).astype(float_dtype(logits))
 
 
 def _target(labels, logits, axis):
