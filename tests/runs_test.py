@@ -181,7 +181,13 @@ def test_environment_is_json_and_imports_no_jax():
   assert found["versions"]["numpy"] == np.__version__
   assert found["devices"] == ["TFRT_CPU_0"]
   assert found["command"].startswith("python")
-  assert found["git"] is None or len(found["git"]["commit"]) == 40
+  head = subprocess.run(
+    ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
+  )
+  if (ROOT / ".git").exists() and head.returncode == 0:
+    assert found["git"]["commit"] == head.stdout.strip()
+  else:
+    assert found["git"] is None
 
 
 def test_environment_outside_a_checkout_has_no_commit(tmp_path):

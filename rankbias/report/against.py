@@ -63,7 +63,8 @@ def _mean_and_bars(ax: Axes, section: Section, get: Callable, look: dict) -> Non
   points = [(t, v.mean(), v.min(), v.max()) for t, v in values.items() if len(v)]
   if points:
     t, mean, low, high = np.array(points).T
-    bars = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]  # rounding can pass zero
+    bars = np.array([mean - low, high - mean])
+    bars = np.where(bars > 0, bars, np.nan)  # no cap on the marker where there is no spread
     ax.errorbar(t, mean, yerr=bars, capsize=2, elinewidth=0.8, **look)
 
 

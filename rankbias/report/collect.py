@@ -151,7 +151,7 @@ def _sections(members: list[Member], splitting: list[str], done: dict) -> list[S
     group.sort(key=lambda m: (m.temperature, m.record["seed"]))
     layers = [*result["model"]["layers"], "logits"]
     sections.append(Section(label, layers, result["data"]["classes"], group))
-  return sections
+  return sorted(sections, key=lambda section: -len(section.members))
 
 
 def flat(config: dict, path: str = "") -> dict[str, Any]:

@@ -187,7 +187,8 @@ def _code(environment: dict) -> str:
 
 def _figures(sweep: Sweep, section: Section, index: int) -> list[str]:
   parts = []
-  for number, plot in enumerate(plots.PLOTS, 1 + index * len(plots.PLOTS)):
+  before = sum(len(plots.shown(earlier)) for earlier in sweep.sections[:index])
+  for number, plot in enumerate(plots.shown(section), 1 + before):
     stem = plots.stem(plot, index)
     svg = (sweep.folder / "figures" / f"{stem}.svg").read_text(encoding="utf-8")
     links = " · ".join(f'<a href="figures/{stem}.{k}">{k.upper()}</a>' for k in ("svg", "png"))

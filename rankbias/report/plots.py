@@ -15,7 +15,8 @@ class Plot(NamedTuple):
   title: str
   draw: Callable[[Section], style.Figure]
   caption: str
-  spread: str  # "bars", "bands" or "" for one seed
+  spread: str  # "bars", "bands", "geometric" (bands) or "" for one seed
+  through_training: bool = False
 
 
 PLOTS = (
@@ -57,6 +58,7 @@ PLOTS = (
     "rank, on fixed training images. The step axis is logarithmic from 1 on; 0 is the "
     "initialisation. A thin line that ends in a cross is a member that diverged.",
     "bands",
+    through_training=True,
   ),
   Plot(
     "singular_values",
@@ -67,6 +69,7 @@ PLOTS = (
     "temperature. Dotted: 10<sup>−3</sup> of the largest, below which numerical rank does not "
     "count.",
     "",
+    through_training=True,
   ),
   Plot(
     "accuracy",
@@ -104,6 +107,11 @@ def caption(plot: Plot, section: Section) -> str:
   return f"{plot.caption} {mean} over {n} seeds; {shape} from the lowest to the highest seed."
 
 
+def shown(section: Section) -> tuple[Plot, ...]:
+  """The figures that have something to show; of members that all diverged, those of training."""
+  return PLOTS if section.finished() else tuple(plot for plot in PLOTS if plot.through_training)
+
+
 def stem(plot: Plot, index: int) -> str:
   """The figure's file name without its ending; `index` counts sections."""
   return plot.name if index == 0 else f"{plot.name}-{index + 1}"
@@ -116,7 +124,7 @@ def draw(sweep: Sweep, *, formats: Sequence[str] = ("svg", "png"), redraw: bool 
   newest = max((sweep.folder / name / "result.json").stat().st_mtime_ns for name in sweep.runs)
   with style.styled():
     for index, section in enumerate(sweep.sections):
-      for plot in PLOTS:
+      for plot in shown(section):
         path = folder / stem(plot, index)
         if redraw or any(_is_stale(path, kind, newest) for kind in formats):
           style.save(plot.draw(section), path, formats)

@@ -47,6 +47,7 @@ def singular_values(section: Section) -> Figure:
       ax.set_xlabel("index 𝑖 of the singular value")
       ax.set_ylabel(r"$\sigma_i/\sigma_1$")
       ax.set_yscale("log")
+      ax.yaxis.set_minor_locator(ticker.NullLocator())
       ax.set_ylim(bottom=max(ax.get_ylim()[0], FLOOR), top=2)
   style.outer_labels(axes)
   style.legend(figure, axes[0, 0])

@@ -39,7 +39,7 @@ def environment(devices: Sequence = ()) -> dict[str, Any]:
 
 def _git() -> dict[str, Any] | None:
   """The commit of the checkout this file lies in and whether it is modified; None outside one."""
-  root = pathlib.Path(__file__).resolve().parent.parent
+  root = pathlib.Path(__file__).resolve().parents[2]
   if not (root / ".git").exists():
     return None
 
