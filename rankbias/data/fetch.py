@@ -1,6 +1,5 @@
 """Downloads one file in bounded time: a probe first, and no waiting on a stalled network."""
 
-import contextlib
 import hashlib
 import http.client
 import os
@@ -68,7 +67,6 @@ def fetch(url: str, path: Path, *, size: int, sha256: str) -> None:
   probe(url)
   part = path.with_name(f"{path.name}.{os.getpid()}.part")
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
     found = _receive(url, part, size)
     if found != sha256:
       raise DownloadFailed(f"{url}: sha256 {found}, expected {sha256}")
@@ -76,7 +74,7 @@ def fetch(url: str, path: Path, *, size: int, sha256: str) -> None:
   except (OSError, http.client.HTTPException) as error:
     raise DownloadFailed(f"{url}: {error}") from error
   finally:
-    with contextlib.suppress(FileNotFoundError):
+    if part.is_file():
       part.unlink()
 
 

@@ -64,7 +64,7 @@ def unavailable(facts: Facts, folder: Path, reason: str) -> DatasetUnavailable:
   archives = [name for layout in facts.layouts for name in layout.archives] or [
     name for parts in facts.layouts[0].parts.values() for part in parts for name in part
   ]
-  state = "has none of" if folder.is_dir() else "does not exist; it could hold"
+  state = "has none of" if folder.is_dir() else "is no folder; one could hold"
   known = ", ".join([f"a prepared TFDS set {facts.tfds_name}", *forms, *archives])
   return DatasetUnavailable(
     facts.name,

@@ -32,6 +32,10 @@ def prepare(facts: Facts, folder: Path) -> None:
     raise DownloadFailed(f"tensorflow-datasets cannot be imported: {error}") from error
   manual = folder / "downloads" / "manual" / facts.name
   try:
+    manual.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise DownloadFailed(f"cannot write to {folder}: {error}") from error
+  try:
     published = url_infos(tfds, facts)
     for url in facts.urls:
       info = published[url]
