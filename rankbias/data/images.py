@@ -1,6 +1,7 @@
 """Where the images of a published data set come from: the folder first, then a download."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,11 @@ def load_images(name: str, *, dir: str | None = None, download: bool = True) -> 
   try:
     prepare.prepare(facts, folder)
   except DownloadFailed as error:
-    raise unavailable(facts, folder, f"The download failed: {error}.") from error
+    source = _from_folder(facts, folder)  # the files came, but could not be prepared
+    if source is None:
+      raise unavailable(facts, folder, f"The download failed: {error}.") from error
+    print(f"{error}; reading the downloaded files as they are", file=sys.stderr)
+    return source
   return _from_folder(facts, folder)
 
 

@@ -41,11 +41,14 @@ def find(folder: Path, facts: Facts) -> Found | None:
 
 
 def refuse_incomplete(folder: Path, facts: Facts) -> None:
-  """Raises DataFileError where `find` found nothing because some files of a layout are missing."""
+  """Raises DataFileError where `find` found nothing because some files of a layout are missing.
+
+  A download that was cut short is not meant: it goes on where it ended.
+  """
   for layout in facts.layouts:
     for place in _folders(folder, facts.name, layout):
       missing = _missing(place, layout)
-      if len(missing) < len(_names(layout)):
+      if folder / "downloads" not in place.parents and len(missing) < len(_names(layout)):
         raise DataFileError(
           f"{place}: {facts.name} is incomplete, missing {', '.join(missing)}. Add these files "
           "(training and test images are both needed) or choose another folder."

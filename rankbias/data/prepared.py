@@ -27,7 +27,14 @@ def find(folder: Path, facts: Facts) -> Path | None:
 
 def _name(version: Path) -> str | None:
   info = version / "dataset_info.json"
-  return json.loads(info.read_text()).get("name") if info.is_file() else None
+  if not info.is_file():
+    return None
+  try:
+    return json.loads(info.read_text())["name"]
+  except (ValueError, KeyError, TypeError) as error:
+    raise DataFileError.unreadable(
+      str(info), f"no description of a TFDS set: {error!r}", found=info.stat().st_size
+    ) from error
 
 
 def read(version: Path, facts: Facts) -> dict[str, dict[str, np.ndarray]]:
@@ -55,16 +62,22 @@ def _read_split(tfds, builder, facts: Facts, split: str) -> dict[str, np.ndarray
     )
   images = np.empty((count, *facts.shape), np.uint8)
   labels = np.empty(count, np.int32)
-  ids, position = [], -1
+  ids = []
   skip = {"image": tfds.decode.SkipDecoding()}
   for position, record in enumerate(_records(tfds, builder, split)):
-    example = builder.info.features.deserialize_example_np(record, decoders=skip)
-    images[position] = _decode(example["image"], facts.shape, builder.data_dir)
-    labels[position] = example["label"]
+    try:
+      example = builder.info.features.deserialize_example_np(record, decoders=skip)
+      images[position] = _decode(example["image"], facts.shape)
+      labels[position] = example["label"]
+    except Exception as error:  # a damaged record raises almost anything
+      raise DataFileError(
+        f"{builder.data_dir}: {split} record {position} is damaged: {error}. Prepare the set again."
+      ) from error
     ids.append(example.get("id"))
-  if position + 1 != count:
+  if len(ids) != count:
     raise DataFileError(
-      f"{builder.data_dir}: expected {count} {split} images, found {position + 1}"
+      f"{builder.data_dir}: expected {count} {split} images, found {len(ids)}. "
+      "Prepare the set again."
     )
   order = _original_order(tfds, builder, split, ids)
   return {"x": images[order], "y": labels[order]}
@@ -81,13 +94,10 @@ def _original_order(tfds, builder, split: str, ids: list[bytes | None]) -> np.nd
   return np.argsort(stored)
 
 
-def _decode(png: bytes, shape: tuple[int, int, int], where: str) -> np.ndarray:
+def _decode(png: bytes, shape: tuple[int, int, int]) -> np.ndarray:
   from PIL import Image
 
-  try:
-    return np.asarray(Image.open(io.BytesIO(png))).reshape(shape)
-  except (OSError, SyntaxError, ValueError) as error:
-    raise DataFileError(f"{where}: damaged image: {error}. Prepare the set again.") from error
+  return np.asarray(Image.open(io.BytesIO(png))).reshape(shape)
 
 
 def _records(tfds, builder, split: str) -> Iterator[bytes]:

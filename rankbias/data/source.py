@@ -104,7 +104,7 @@ def stream(count: int, start: int, length: int, seed: int) -> np.ndarray:
   return np.concatenate(pieces)
 
 
-@lru_cache(maxsize=64)  # two epochs for each of the members that train together
+@lru_cache(maxsize=128)  # two epochs for each of the members that train together
 def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
   order = np.random.default_rng((seed, epoch)).permutation(count).astype(np.int32)
   order.setflags(write=False)

@@ -120,3 +120,26 @@ def test_tfds_knows_every_file_that_is_downloaded():
     known = prepare.url_infos(tfds, entry)
     for url in entry.urls:
       assert int(known[url].size) == entry.sizes[known[url].filename]
+
+
+def test_a_download_that_was_cut_short_goes_on(published, small, web, tmp_path):
+  """Two of four files are there, the third cannot be had; the next attempt fetches the rest."""
+  third = "/mnist/t10k-images-idx3-ubyte.gz"
+  data = web.files.pop(third)
+  with pytest.raises(DatasetUnavailable, match="t10k-images.*404"):
+    load("mnist", dir=str(tmp_path))
+  web.files[third] = data
+  before = len(web.asked)
+  small.assert_equal(load("mnist", dir=str(tmp_path)), "mnist")
+  assert web.asked[before:] == [third, "/mnist/t10k-labels-idx1-ubyte.gz"]
+
+
+def test_what_was_downloaded_is_used_where_tfds_fails(
+  published, small, tmp_path, monkeypatch, capfd
+):
+  def fail(*args):
+    raise RuntimeError("no space left")
+
+  monkeypatch.setattr(prepare, "_build", fail)
+  small.assert_equal(load("cifar10", dir=str(tmp_path)), "cifar10")
+  assert "preparation by TFDS failed: RuntimeError('no space left')" in capfd.readouterr().err

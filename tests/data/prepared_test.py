@@ -125,3 +125,22 @@ def test_the_newest_version_is_taken(tmp_path):
   for other in ("3.0.1", "3.0.10", "3.0.2.incompleteABC"):
     shutil.copytree(version, version.with_name(other))
   assert prepared.find(tmp_path, facts.FACTS["cifar10"]).name == "3.0.10"
+
+
+def test_damaged_record(tmp_path):
+  version = prepare_only("cifar10", tmp_path)
+  as_tfrecord(version)
+  path = version / "cifar10-train.tfrecord-00000-of-00001"
+  data = bytearray(path.read_bytes())
+  where = data.index(b"IDAT", len(data) // 2)
+  data[where : where + 40] = bytes(40)
+  path.write_bytes(data)
+  with pytest.raises(DataFileError, match=r"3.0.2: train record \d+ is damaged"):
+    load("cifar10", dir=str(tmp_path), download=False)
+
+
+def test_damaged_description(tmp_path):
+  version = prepare_only("cifar10", tmp_path)
+  (version / "dataset_info.json").write_text('{"name": "cif')
+  with pytest.raises(DataFileError, match=r"dataset_info.json: no description .*found 13 bytes"):
+    load("cifar10", dir=str(tmp_path), download=False)
