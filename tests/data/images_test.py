@@ -1,6 +1,8 @@
 """The order in which images are looked for, and what is said when there are none."""
 
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -143,3 +145,10 @@ def test_what_was_downloaded_is_used_where_tfds_fails(
   monkeypatch.setattr(prepare, "_build", fail)
   small.assert_equal(load("cifar10", dir=str(tmp_path)), "cifar10")
   assert "preparation by TFDS failed: RuntimeError('no space left')" in capfd.readouterr().err
+
+
+def test_importing_the_room_is_light():
+  heavy = "{'jax', 'tensorflow_datasets', 'sklearn', 'PIL'}"
+  code = f"import sys, rankbias.data; print(sorted({heavy} & set(sys.modules)))"
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+  assert done.stdout == "[]\n"
