@@ -52,7 +52,7 @@ def accuracy(section: Section) -> Figure:
   for ax in (left, right):
     _mark_diverged(ax, section)
     style.temperature_axis(ax, section.temperatures)
-    if ax.get_legend_handles_labels()[0]:
+    if len(ax.get_legend_handles_labels()[0]) > 1:
       ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.1 if section.diverged() else 1), ncols=2)
   return figure
 

@@ -127,7 +127,7 @@ class Synthetic:
       runs.append(folder, self.rows(index, overrides["temperature"], overrides["seed"], until))
       records.append(self.record(index, overrides, stop, arrays))
     runs.append(folder, [{"event": "train", "seconds": 105.2, "step": 4000}], file="timing.jsonl")
-    data = {"name": "digits", "origin": "scikit-learn's digits: 1,437 train and 360 test images",
+    data = {"name": "digits", "origin": "digits: 1437 train and 360 test images, from scikit-learn",
             "train": 1437, "test": 360, "classes": self.classes}  # fmt: skip
     model = {"name": "mlp", "parameters": 528384, "weight_layers": len(self.dims)}
     if finished:
@@ -142,12 +142,12 @@ def grid(temperatures=(1.0, 10.0, 100.0, 1000.0), seeds=3, **others):
   return [{"temperature": t, "seed": s, **others} for t in temperatures for s in range(seeds)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def synthetic():
   """The builder: synthetic(layers=7).write(folder, grid())."""
   return Synthetic
 
 
-@pytest.fixture(name="grid")
+@pytest.fixture(scope="session", name="grid")
 def _grid():
   return grid
