@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rankbias.data import layouts, prepare, prepared
+from rankbias.data.cache import cached
 from rankbias.data.errors import DatasetUnavailable, DownloadFailed
 from rankbias.data.facts import FACTS, Facts
 from rankbias.data.source import Source
@@ -52,7 +53,8 @@ def _from_folder(facts: Facts, folder: Path) -> Source | None:
     return _source(facts, splits, found.place)
   version = prepared.find(folder, facts)
   if version is not None:
-    return _source(facts, prepared.read(version, facts), version)
+    splits = cached(version, lambda: prepared.read(version, facts))
+    return _source(facts, splits, version)
   layouts.refuse_incomplete(folder, facts)
   return None
 
