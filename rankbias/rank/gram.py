@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rankbias.rank.float64 import double_precision
 
@@ -34,7 +35,7 @@ def gram(x, shift=None):
     edges = _edges(d)
 
     def add(start, size, tiles):
-      block = jax.lax.dynamic_slice(x, (start, 0), (size, d)).astype(jnp.float64)
+      block = jax.lax.dynamic_slice_in_dim(x, start, size).astype(jnp.float64)
       block = block if shift is None else shift(block, start)
       turned = block.T
       return [
@@ -44,12 +45,22 @@ def gram(x, shift=None):
 
     tiles = [jnp.zeros((b - a, d - a), jnp.float64) for a, b in pairwise(edges)]
     whole = n // rows
-    tiles = jax.lax.fori_loop(0, whole, lambda i, tiles: add(i * rows, rows, tiles), tiles)
+    starts = np.arange(whole, dtype=np.int32) * rows
+    tiles, _ = jax.lax.scan(lambda tiles, i: (add(i, rows, tiles), None), tiles, starts)
     if whole * rows < n:
       tiles = add(whole * rows, n - whole * rows, tiles)
-    strips = [jnp.pad(tile, ((0, 0), (a, 0))) for tile, a in zip(tiles, edges[:-1], strict=True)]
-    upper = jnp.triu(jnp.concatenate(strips))
-    return upper + jnp.triu(upper, 1).T
+    return _mirror(tiles, edges)
+
+
+def _mirror(tiles, edges):
+  """Assembles the strips of the upper triangle into the symmetric matrix."""
+  strips = [
+    jnp.concatenate([jnp.zeros((b - a, a), jnp.float64), tile], axis=1)
+    for tile, (a, b) in zip(tiles, pairwise(edges), strict=True)
+  ]
+  upper = jnp.concatenate(strips)
+  row, column = np.indices(upper.shape, sparse=True)
+  return jnp.where(row <= column, upper, upper.T)
 
 
 def product(a, b):

@@ -149,7 +149,7 @@ def _gram_triplets(x, center):
     vectors, squares = vectors[:, ::-1], jnp.maximum(squares[::-1], 0)
     values = jnp.sqrt(squares)
     good = values > GRAM_NOISE * values[0]
-    scale = jnp.where(good, 1 / jnp.where(good, values, 1), 0)
+    scale = good / jnp.where(good, values, jnp.ones_like(values))
     wider = _centered(x.astype(jnp.float64), center)
     other = product(wider.T if wide else wider, vectors * scale[None, :])
     left, right = (vectors * good[None, :], other) if wide else (other, vectors)

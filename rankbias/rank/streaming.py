@@ -161,9 +161,8 @@ def _summary(x, where, *, kind, dtype):
     if kind is GramState:
 
       def shift(block, start):
-        return (block - mean[None, :]) * jax.lax.dynamic_slice(
-          keep, (start, 0), (block.shape[0], 1)
-        )
+        rows = jax.lax.dynamic_slice_in_dim(keep, start, block.shape[0])
+        return (block - mean[None, :]) * rows
 
       return GramState(count, mean, gram(x, shift))
     return FactorState(count, mean, _triangle(jnp.where(keep, x - mean[None, :], 0)))
