@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rankbias.rank import lapack
 from rankbias.rank.float64 import double_precision
 
 # Measured with 20,000 x 512 on two cores. A block of rows is transposed once and stays in cache;
@@ -76,8 +77,8 @@ def eigenvalues(matrix):
   """Returns the eigenvalues of a symmetric float64 matrix, ascending."""
   with double_precision():
     if jax.default_backend() != "cpu" or matrix.shape[-1] < BISECTION_FROM:
-      return jax.lax.linalg.eigh(matrix, symmetrize_input=False)[1]
-    _, diagonal, off_diagonal, _ = jax.lax.linalg.tridiagonal(matrix, lower=True)
+      return lapack.eigh(matrix)[1]
+    diagonal, off_diagonal = lapack.tridiagonal(matrix)
     return jax.scipy.linalg.eigh_tridiagonal(diagonal, off_diagonal, eigvals_only=True)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from rankbias.rank import lapack
 from rankbias.rank.float64 import delivers_float64, double_precision
 from rankbias.rank.gram import eigenvalues, gram, product
 
@@ -107,8 +108,8 @@ def _spectrum(x, method, center, dtype):
       return gram_to_values(eigenvalues(_small_gram(x, center)), dtype)
     x = _centered(x.astype(jnp.promote_types(x.dtype, dtype)), center)
     if method == "qr":
-      x = jnp.linalg.qr(x if x.shape[0] >= x.shape[1] else x.T, mode="r")
-    return jnp.linalg.svd(x, compute_uv=False).astype(dtype)
+      x = lapack.triangle(x if x.shape[0] >= x.shape[1] else x.T)
+    return lapack.svdvals(x).astype(dtype)
 
 
 @_spectrum.defjvp
@@ -128,7 +129,7 @@ def _triplets(x, method, center):
     return jnp.zeros((n, 0), x.dtype), jnp.zeros(0, x.dtype), jnp.zeros((d, 0), x.dtype)
   if method == "gram":
     return _gram_triplets(x, center)
-  left, values, right = jnp.linalg.svd(_centered(x, center), full_matrices=False)
+  left, values, right = lapack.svd(_centered(x, center))
   noise = max(x.shape) * jnp.finfo(x.dtype).eps
   return left * (values > noise * values[0])[None, :], values, right.T
 
@@ -145,7 +146,7 @@ def _triplets_jvp(method, center, primals, tangents):
 def _gram_triplets(x, center):
   wide = x.shape[0] < x.shape[1]
   with double_precision():
-    vectors, squares = jax.lax.linalg.eigh(_small_gram(x, center), symmetrize_input=False)
+    vectors, squares = lapack.eigh(_small_gram(x, center))
     vectors, squares = vectors[:, ::-1], jnp.maximum(squares[::-1], 0)
     values = jnp.sqrt(squares)
     good = values > GRAM_NOISE * values[0]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from rankbias.rank import lapack
 from rankbias.rank.float64 import double_precision
 from rankbias.rank.gram import eigenvalues, gram
 from rankbias.rank.spectrum import Method, checked_method, gram_to_values, working_dtype
@@ -138,7 +139,7 @@ def spectrum_finish(
   if isinstance(state, FactorState):
     row = jnp.zeros((0, state.mean.shape[0]), state.mean.dtype)
     row = row if center else state.mean[None, :] * jnp.sqrt(state.count)
-    values = jnp.linalg.svd(_triangle(jnp.concatenate([state.factor, row])), compute_uv=False)
+    values = lapack.svdvals(_triangle(jnp.concatenate([state.factor, row])))
     return values if dtype is None else values.astype(dtype)
   with double_precision():
     scatter = state.scatter
@@ -171,7 +172,7 @@ def _summary(x, where, *, kind, dtype):
 def _triangle(rows):
   """Returns the R factor of rows [m, d], always d x d."""
   m, d = rows.shape
-  return jnp.linalg.qr(jnp.pad(rows, ((0, max(0, d - m)), (0, 0))), mode="r")
+  return lapack.triangle(jnp.pad(rows, ((0, max(0, d - m)), (0, 0))))
 
 
 def _checked(state):
