@@ -2,7 +2,7 @@
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from rankbias import launch
@@ -23,6 +23,7 @@ DISTRIBUTED = flags.DEFINE_string(
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.FIELD=VALUE")
+  logging.set_verbosity(logging.WARNING)  # Orbax and jax.distributed report every step
   parallel.initialize(DISTRIBUTED.value)
   with parallel.fail_together():
     try:

@@ -10,15 +10,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from rankbias import data, program, runs
+from rankbias import data, program, record, runs
 from rankbias.config import did_you_mean, override, scientific
 from rankbias.data.source import Source
-from rankbias.evaluate import EVALUATIONS, measure_layers
+from rankbias.evaluate import EVALUATIONS
 from rankbias.models import HEADS, MODELS
 from rankbias.train import loop, optimizer, parallel
 from rankbias.train.checkpoint import open_checkpoints
 from rankbias.train.progress import Progress
-from rankbias.train.step import over_members
 
 LOG_ROWS = 40  # rows of running loss and accuracy in metrics.jsonl, beside the measured steps
 CHECKPOINTS = 10  # over a run, unless the config says otherwise
@@ -58,16 +57,16 @@ def run(
   if source is None:
     source = load_data(config)
   built = program.build(configs, source)
-  if is_writer():
+  if record.is_writer():
     runs.prepare(
       folder,
       name=config.name,
       config=scientific(config),
       members=members,
-      environment=runs.environment(jax.devices()),
+      environment={**runs.environment(jax.devices()), "data": source.origin},
     )
   parallel.wait_for_all("prepared")
-  log = Log(folder, sinks)
+  log = record.Log(folder, sinks)
   progress = Progress(config.steps, config.batch_size * len(members), label, programs_left)
   state = train(config, built, source, folder, log, progress)
   began = time.perf_counter()
@@ -77,7 +76,7 @@ def run(
     {"overrides": dict(member), **entry}
     for member, entry in zip(members, result["members"], strict=True)
   ]
-  if is_writer():
+  if record.is_writer():
     runs.finish(folder, result, arrays)
   parallel.wait_for_all("finished")
   return runs.plain(result)
@@ -123,43 +122,21 @@ def run_folder(config: ConfigDict, workdir, members) -> pathlib.Path:
   return pathlib.Path(workdir) / config.name / runs.run_id(scientific(config), list(members))
 
 
-def is_writer() -> bool:
-  """One process of a job writes the run folder."""
-  return jax.process_index() == 0
-
-
-class Log:
-  """Rows for metrics.jsonl and timing.jsonl, written by one process."""
-
-  def __init__(self, folder: pathlib.Path, sinks: Sequence[Callable]):
-    self.folder, self.sinks = folder, (runs.append, *sinks)
-
-  def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-    if is_writer() and rows:
-      for sink in self.sinks:
-        sink(self.folder, rows)
-
-  def timing(self, event: str, began: float, **more: Any) -> None:
-    if is_writer():
-      row = {"event": event, "seconds": round(time.perf_counter() - began, 4), **more}
-      runs.append(self.folder, [row], file="timing.jsonl")
-
-
 def train(config, built, source, folder, log, progress) -> Any:
   """Trains from the newest checkpoint, or from the start, to the end; returns the final state."""
-  marks = loop.log_spaced(config.steps, config.measure.count)
-  running = Running(built.members, log)
+  marks, saves = loop.log_spaced(config.steps, config.measure.count), checkpoint_steps(config)
+  running = record.Running(built.members, log)
   with open_checkpoints(folder / "checkpoints") as checkpoints:
     state, start = built.init(), checkpoints.latest() or 0
     if start:
       state = checkpoints.restore(start, state)
       progress.say(f"continues from step {start} of {config.steps}")
-    if is_writer():
+    if record.is_writer():
       runs.trim(folder, start if start else -1)
     hooks = [
-      loop.Hook(frozenset(marks), make_measure(config, built, source, log)),
-      loop.Hook(frozenset([*marks, *loop.every(config.steps, LOG_ROWS)]), running.write),
-      loop.Hook(frozenset(checkpoint_steps(config)), checkpoints.save),
+      loop.Hook(frozenset(marks), record.make_measure(config, built, source, log)),
+      loop.Hook(frozenset([*marks, *saves, *loop.every(config.steps, LOG_ROWS)]), running.write),
+      loop.Hook(frozenset(saves), checkpoints.save),
     ]
 
     def on_metrics(first, metrics, seconds):
@@ -193,57 +170,6 @@ def checkpoint_steps(config: ConfigDict) -> list[int]:
   return loop.every(config.steps, CHECKPOINTS)
 
 
-class Running:
-  """Loss and accuracy of the training batches, averaged since the last row of each member."""
-
-  def __init__(self, members: int, log: Log):
-    self.log, self.parts = log, []
-    self.last = np.full((2, members), math.nan)
-
-  def add(self, metrics: Mapping[str, np.ndarray]) -> None:
-    self.parts.append(np.stack([metrics["loss"], metrics["accuracy"]], axis=1))
-    self.last = self.parts[-1][-1]
-
-  def alive(self) -> bool:
-    return bool(np.isfinite(self.last).any())
-
-  def write(self, step: int, state: Any) -> None:
-    if not self.parts:
-      return
-    loss, accuracy = np.concatenate(self.parts).mean(0)
-    self.parts = []
-    self.log.rows(
-      [
-        {"step": step, "member": m, "split": "train", "loss": loss[m], "accuracy": accuracy[m]}
-        for m in range(len(loss))
-        if math.isfinite(loss[m])
-      ]
-    )
-
-
-def make_measure(config, built, source, log) -> Callable:
-  """The hook that measures norms and ranks on fixed training images, of all members at once."""
-  order = np.random.default_rng(0).permutation(len(source.splits["train"]["y"]))
-  x, y = (source.splits["train"][k][order[: config.measure.images]] for k in ("x", "y"))
-
-  def member(params, extra, numbers, x, y):
-    return measure_layers(built.predictor(params, extra, numbers), x, y)
-
-  compiled = jax.jit(over_members(member, built.members, (0, 0, 0, None, None)))
-
-  def measure(step, state):
-    began = time.perf_counter()
-    state = parallel.one_device(state)
-    rows = jax.device_get(compiled(state["params"], state["extra"], state["numbers"], x, y))
-    alive = np.asarray(state["stopped_at"]) < 0
-    own = [jax.tree.map(lambda value, m=m: value[m].tolist(), rows) for m in np.flatnonzero(alive)]
-    heads = [{"step": step, "member": int(m), "split": "measure"} for m in np.flatnonzero(alive)]
-    log.rows([head | row for head, row in zip(heads, own, strict=True)])
-    log.timing("measure", began, step=step)
-
-  return measure
-
-
 def evaluate(config, configs, built, source, state) -> tuple[dict, dict]:
   """Runs the config's evaluations on every member; returns result.json and arrays.npz."""
   entries, arrays = [], {}
@@ -263,7 +189,6 @@ def evaluate(config, configs, built, source, state) -> tuple[dict, dict]:
     "name": config.name,
     "data": {
       "name": source.name,
-      "origin": source.origin,
       **{name: len(split["y"]) for name, split in source.splits.items()},
       "classes": source.num_classes,
     },

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from rankbias import experiment, program, report, runs, sweep
+from rankbias import experiment, program, record, report, runs, sweep
 from rankbias.config import load, override, replace_axes, scientific
 from rankbias.data import DatasetUnavailable
 from rankbias.data.source import Source
@@ -81,7 +81,7 @@ def carry_out(
     sinks=sinks,
   )
   page = folders[0].parent / "report.html"
-  if experiment.is_writer():
+  if record.is_writer():
     page = report.write_report(folders[0].parent)
     say(f"report: {page}")
   if planned.notice:

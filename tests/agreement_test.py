@@ -25,19 +25,22 @@ def start(workdir, *arguments, devices):
     "PYTHONPATH": str(ROOT),
   }
   command = [sys.executable, str(ROOT / "experiments/main.py"), f"--config={CONFIG}"]
-  return subprocess.Popen(
-    [*command, f"--workdir={workdir}", *arguments],
-    env=environment,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-  )
+  workdir.mkdir(parents=True, exist_ok=True)
+  log = workdir / f"log{len(list(workdir.glob('log*')))}.txt"  # a full pipe would block a peer
+  with open(log, "w") as output:
+    process = subprocess.Popen(
+      [*command, f"--workdir={workdir}", *arguments],
+      env=environment,
+      stdout=output,
+      stderr=subprocess.STDOUT,
+    )
+  return process, log
 
 
-def finish(process):
-  output, _ = process.communicate(timeout=300)
-  assert process.returncode == 0, output
-  return output
+def finish(started, timeout=300):
+  process, log = started
+  process.wait(timeout=timeout)
+  assert process.returncode == 0, log.read_text()
 
 
 def results(workdir):
@@ -67,8 +70,8 @@ def test_devices_and_processes_agree(tmp_path):
     finish(start(tmp_path / str(devices), devices=devices))
   job = f"--distributed=127.0.0.1:{free_port()},2,"
   pair = [start(tmp_path / "pair", job + str(rank), devices=2) for rank in (0, 1)]
-  for process in pair:
-    finish(process)
+  for started in pair:
+    finish(started)
   one = results(tmp_path / "1")
   assert len(one) > 100
   for other in (results(tmp_path / "4"), results(tmp_path / "pair")):
@@ -81,15 +84,15 @@ def test_devices_and_processes_agree(tmp_path):
 @pytest.mark.slow
 def test_when_one_process_fails_all_end_at_once(tmp_path):
   job = f"--distributed=127.0.0.1:{free_port()},2,"
-  first = start(tmp_path, job + "0", "--config.steps=100000", devices=2)
-  second = start(tmp_path, job + "1", "--config.steps=100000", devices=2)
-  folder = tmp_path / "tiny_resnet"
-  for _ in range(600):
-    if any(folder.glob("*/metrics.jsonl")):
+  (first, log), (second, _) = (
+    start(tmp_path, job + rank, "--config.steps=100000", devices=2) for rank in ("0", "1")
+  )
+  for _ in range(1000):
+    if any((tmp_path / "tiny_resnet").glob("*/metrics.jsonl")):
       break
     with pytest.raises(subprocess.TimeoutExpired):
       second.wait(timeout=0.2)  # it must not end by itself
   second.kill()
-  output, _ = first.communicate(timeout=60)
-  assert first.returncode != 0, output
-  second.communicate()
+  first.wait(timeout=60)
+  assert first.returncode != 0, log.read_text()
+  second.wait(timeout=10)

@@ -40,13 +40,19 @@ def measure_layers(predictor: Predictor, x, y, *, max_features: int = 8000) -> d
     "loss": jnp.mean(ops.cross_entropy(logits, y, temperature=predictor.temperature)),
     "accuracy": jnp.mean(jnp.argmax(logits, -1) == y),
   }
-  for layer, matrix in matrices.items():
-    raw, centered = both_spectra(matrix)
-    row[f"{layer}:covariance_rank"] = rank.covariance_rank(centered)
-    row |= {f"{layer}:{name}": measure(raw) for name, measure in MEASURES.items()}
-  norms = logits_norms(logits, raw, predictor.temperature)  # the last matrix is the logits
+  for layers, raw, centered in spectra_by_shape(matrices):
+    ranks = {name: measure(raw) for name, measure in MEASURES.items()}
+    ranks["covariance_rank"] = rank.covariance_rank(centered)
+    row |= {
+      f"{layer}:{name}": values[i]
+      for i, layer in enumerate(layers)
+      for name, values in ranks.items()
+    }
+    if "logits" in layers:
+      singular_values = raw[layers.index("logits")]
+  norms = logits_norms(logits, singular_values, predictor.temperature)
   row |= {f"logits:{name}": value for name, value in norms.items()}
-  return row | {"logits:singular_values": raw}
+  return row | {"logits:singular_values": singular_values}
 
 
 def spectra(
@@ -77,19 +83,28 @@ def spectra(
     "spectrum": {},
     "spectrum_centered": {},
   }
-  rtol = np.array(TOLERANCES)
   sweeps = {"covariance_rank": {}, "numerical_rank": {}}
   for layer in layer_names(predictor, x):
     matrix = np.concatenate([part.pop(layer) for part in parts])
-    raw, centered = (np.asarray(s) for s in _both_spectra(matrix))
-    ranks = {name: float(measure(raw)) for name, measure in FINAL_MEASURES.items()}
-    result["ranks"][layer] = {"covariance_rank": float(rank.covariance_rank(centered)), **ranks}
-    sweeps["covariance_rank"][layer] = [int(rank.covariance_rank(centered, rtol=r)) for r in rtol]
-    sweeps["numerical_rank"][layer] = [int(rank.numerical_rank(raw, rtol=r)) for r in rtol]
+    raw, centered, ranks, *counts = jax.device_get(_summary(matrix))
+    result["ranks"][layer] = {name: float(value) for name, value in ranks.items()}
+    for sweep, count in zip(sweeps.values(), counts, strict=True):
+      sweep[layer] = [int(c) for c in count]
     result["spectrum"][layer], result["spectrum_centered"][layer] = raw, centered
   result["tolerance"] |= sweeps
   norms = logits_norms(matrix, raw, predictor.temperature)  # the last matrix is the logits
   return result | {"norms": {name: float(value) for name, value in norms.items()}}
+
+
+@jax.jit
+def _summary(matrix):
+  """Both spectra of one layer, its ranks, and the counts of the sweep over the tolerance."""
+  raw, centered = rank.singular_values(matrix), rank.singular_values(matrix, center=True)
+  ranks = {"covariance_rank": rank.covariance_rank(centered)}
+  ranks |= {name: measure(raw) for name, measure in FINAL_MEASURES.items()}
+  covariance = jnp.stack([rank.covariance_rank(centered, rtol=r) for r in TOLERANCES])
+  numerical = jnp.stack([rank.numerical_rank(raw, rtol=r) for r in TOLERANCES])
+  return raw, centered, ranks, covariance, numerical
 
 
 def layer_names(predictor: Predictor, x) -> list[str]:
@@ -117,9 +132,14 @@ def columns(width: int, max_features: int):
   return np.sort(np.random.default_rng(width).choice(width, max_features, replace=False))
 
 
-def both_spectra(matrix) -> tuple[jax.Array, jax.Array]:
-  """Singular values of the raw and of the centred matrix."""
-  return rank.singular_values(matrix), rank.singular_values(matrix, center=True)
+def spectra_by_shape(matrices: dict[str, jax.Array]):
+  """Yields (layers, raw, centred singular values [layers, k]); layers of one shape compile once."""
+  alike = {}
+  for layer, matrix in matrices.items():
+    alike.setdefault(matrix.shape, []).append(layer)
+  for layers in alike.values():
+    stack = jnp.stack([matrices[layer] for layer in layers])
+    yield layers, rank.singular_values(stack), rank.singular_values(stack, center=True)
 
 
 def logits_norms(logits, singular_values, temperature) -> dict[str, jax.Array]:
@@ -130,9 +150,6 @@ def logits_norms(logits, singular_values, temperature) -> dict[str, jax.Array]:
     "spectral_norm": singular_values[0],
   }
   return norms | {f"tempered_{name}": value / temperature for name, value in norms.items()}
-
-
-_both_spectra = jax.jit(both_spectra)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 4))

@@ -157,7 +157,7 @@ def _what_was_run(sweep: Sweep) -> str:
   seconds = sum(row.get("seconds") or 0 for run in every for row in run["timing"])
   commands = dict.fromkeys(run["environment"].get("command", "") for run in every)
   rows = {
-    "data": f"{data['origin']}; {data['classes']} classes",
+    "data": f"{environment.get('data') or data['name']}; {data['classes']} classes",
     "model": f"{model['name']}, {model['weight_layers']} weight layers, "
     f"{model['parameters']:,} parameters",
     "members": f"{len(members)}: T = {temperatures}; {seeds} seeds; {steps} steps",

@@ -97,6 +97,7 @@ def band(axes: Axes, x, curves: Sequence, look: dict, *, geometric: bool = False
 
 
 def layer_title(layer: str) -> str:
+  """Names a layer as figures show it."""
   return "logits" if layer == "logits" else f"last hidden layer ({layer})"
 
 

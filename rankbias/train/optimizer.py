@@ -20,10 +20,12 @@ LEARNING_RATE_RULES: dict[str, Callable[[float, int], float]] = {
 
 
 def sgd(learning_rate, options: Mapping[str, Any]) -> optax.GradientTransformation:
+  """Gradient descent with heavy-ball momentum."""
   return optax.sgd(learning_rate, momentum=options["momentum"] or None)
 
 
 def adam(learning_rate, options: Mapping[str, Any]) -> optax.GradientTransformation:
+  """Adam with its usual moments (0.9, 0.999)."""
   return optax.adam(learning_rate)
 
 
@@ -31,10 +33,12 @@ OPTIMIZERS = {"sgd": sgd, "adam": adam}
 
 
 def constant(options: Mapping[str, Any], steps: int):
+  """No change."""
   return lambda step: 1.0
 
 
 def cosine(options: Mapping[str, Any], steps: int):
+  """Half a period of a cosine, from 1 to 0."""
   return optax.cosine_decay_schedule(1.0, max(steps - options["warmup_steps"], 1))
 
 

@@ -8,6 +8,8 @@ from rankbias import runs
 RTOL = [float(r) for r in np.logspace(-6, -0.5, 23)]
 STEPS = [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597, 2584, 4000]
 
+ORIGIN = "digits: 1437 train and 360 test images, from scikit-learn"
+
 
 def count(s, rtol, power):
   return float(np.sum(s**power > rtol * s[0] ** power))
@@ -118,7 +120,7 @@ class Synthetic:
     } | (config or {})  # fmt: skip
     folder = runs.prepare(
       root / runs.run_id(config, members), name=name, config=config, members=members,
-      environment=runs.environment(["TFRT_CPU_0"]),
+      environment={**runs.environment(["TFRT_CPU_0"]), "data": ORIGIN},
     )  # fmt: skip
     arrays, records = {}, []
     for index, overrides in enumerate(members):
@@ -127,8 +129,7 @@ class Synthetic:
       runs.append(folder, self.rows(index, overrides["temperature"], overrides["seed"], until))
       records.append(self.record(index, overrides, stop, arrays))
     runs.append(folder, [{"event": "train", "seconds": 105.2, "step": 4000}], file="timing.jsonl")
-    data = {"name": "digits", "origin": "digits: 1437 train and 360 test images, from scikit-learn",
-            "train": 1437, "test": 360, "classes": self.classes}  # fmt: skip
+    data = {"name": "digits", "train": 1437, "test": 360, "classes": self.classes}  # fmt: skip
     model = {"name": "mlp", "parameters": 528384, "weight_layers": len(self.dims)}
     if finished:
       model["layers"] = self.layers

@@ -1,0 +1,91 @@
+"""What is written down while a program trains: running numbers, measurements, durations."""
+
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from rankbias import runs
+from rankbias.data.source import Source
+from rankbias.evaluate import measure_layers
+from rankbias.program import Program
+from rankbias.train import parallel
+from rankbias.train.step import over_members
+
+
+def is_writer() -> bool:
+  """One process of a job writes the run folder."""
+  return jax.process_index() == 0
+
+
+class Log:
+  """Rows for metrics.jsonl and timing.jsonl, written by one process."""
+
+  def __init__(self, folder: pathlib.Path, sinks: Sequence[Callable]):
+    self.folder, self.sinks = folder, (runs.append, *sinks)
+
+  def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    if is_writer() and rows:
+      for sink in self.sinks:
+        sink(self.folder, rows)
+
+  def timing(self, event: str, began: float, **more: Any) -> None:
+    if is_writer():
+      row = {"event": event, "seconds": round(time.perf_counter() - began, 4), **more}
+      runs.append(self.folder, [row], file="timing.jsonl")
+
+
+class Running:
+  """Loss and accuracy of the training batches, averaged since the last row of each member."""
+
+  def __init__(self, members: int, log: Log):
+    self.log, self.parts = log, []
+    self.last = np.full((2, members), math.nan)
+
+  def add(self, metrics: Mapping[str, np.ndarray]) -> None:
+    self.parts.append(np.stack([metrics["loss"], metrics["accuracy"]], axis=1))
+    self.last = self.parts[-1][-1]
+
+  def alive(self) -> bool:
+    return bool(np.isfinite(self.last).any())
+
+  def write(self, step: int, state: Any) -> None:
+    if not self.parts:
+      return
+    loss, accuracy = np.concatenate(self.parts).mean(0)
+    self.parts = []
+    self.log.rows(
+      [
+        {"step": step, "member": m, "split": "train", "loss": loss[m], "accuracy": accuracy[m]}
+        for m in range(len(loss))
+        if math.isfinite(loss[m])
+      ]
+    )
+
+
+def make_measure(config: ConfigDict, built: Program, source: Source, log: Log) -> Callable:
+  """The hook that measures norms and ranks on fixed training images, of all members at once."""
+  order = np.random.default_rng(0).permutation(len(source.splits["train"]["y"]))
+  x, y = (source.splits["train"][k][order[: config.measure.images]] for k in ("x", "y"))
+
+  def member(params, extra, numbers, x, y):
+    return measure_layers(built.predictor(params, extra, numbers), x, y)
+
+  compiled = jax.jit(over_members(member, built.members, (0, 0, 0, None, None)))
+
+  def measure(step, state):
+    began = time.perf_counter()
+    state = parallel.one_device(state)
+    rows = jax.device_get(compiled(state["params"], state["extra"], state["numbers"], x, y))
+    alive = np.asarray(state["stopped_at"]) < 0
+    own = [jax.tree.map(lambda value, m=m: value[m].tolist(), rows) for m in np.flatnonzero(alive)]
+    heads = [{"step": step, "member": int(m), "split": "measure"} for m in np.flatnonzero(alive)]
+    log.rows([head | row for head, row in zip(heads, own, strict=True)])
+    log.timing("measure", began, step=step)
+
+  return measure
