@@ -16,9 +16,10 @@ BUILT = {"models": {"ops"}, "evaluate": {"ops", "rank"}, "report": {"runs"}, "gp
 BELOW = {"models", "evaluate", "ops", "data", "train", "runs", "config"}
 WIRING = {
   "program": BELOW,
-  "experiment": BELOW | {"program"},
+  "record": {"program", "runs", "data", "evaluate", "train"},
+  "experiment": BELOW | {"program", "record"},
   "sweep": BELOW | {"program", "experiment"},
-  "launch": BELOW | {"program", "experiment", "sweep", "report"},
+  "launch": BELOW | {"program", "record", "experiment", "sweep", "report"},
   "surgery": {"models", "evaluate", "train"},
 }
 ARROWS = {"__init__": set(), **GROUND, **BUILT, **WIRING, "configs": {"config"}}
