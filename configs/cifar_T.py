@@ -9,10 +9,11 @@ settings below are our own.
   python experiments/main.py --config=configs/cifar_T.py:resnet18     (an accelerator)
   python experiments/main.py --config=configs/cifar_T.py:vgg          (an accelerator)
 
-The default is an 8-layer bias-free ReLU MLP of width 512 with random flips, 7,820 steps of 128
-images (20 epochs) at T = 0.1, 1, 10, 100, 1000 and three seeds, learning rate 0.02 T^(2/8). The
-variants train 160 epochs with the settings usual for CIFAR: SGD at 0.1, momentum 0.9, weight decay
-5e-4, cosine decay, random crops and flips, and the same learning rate at every T.
+The default is an 8-layer bias-free ReLU MLP of width 512 with random flips, 3,920 steps of 256
+images (20 epochs) at T = 0.1, 1, 10, 100, 1000 and three seeds, learning rate 0.02 T^(2/8) with
+cosine decay. The variants train 160 epochs (62,560 steps of 128) with the settings usual for CIFAR:
+SGD at 0.1, momentum 0.9, weight decay 5e-4, cosine decay, random crops and flips, and the same
+learning rate at every T.
 
 Without CIFAR-10 and without a network, the whole recipe of configs/digits_T.py runs instead, says
 so, and goes to a folder of its own.
@@ -22,7 +23,7 @@ TODO-NUMBERS
 
 from rankbias.config import base, product, variants
 
-EPOCH = 391  # steps of 128 images
+IMAGES = 50_000
 
 
 def get_config(arg=""):
@@ -30,13 +31,14 @@ def get_config(arg=""):
   names = variants(arg, ("resnet18", "vgg", "smoke"))
   c = base("cifar_T", arg)
   c.data.update(name="cifar10", fallback="digits_T", flip=True)
-  c.batch_size = 128
-  c.steps = 20 * EPOCH
+  c.batch_size = 256
+  c.steps = 20 * -(-IMAGES // c.batch_size)
   c.model.update(name="mlp", depth=8, width=512, use_bias=False)
   c.optimizer.update(learning_rate=0.02, learning_rate_rule="equivalent", schedule="cosine")
   if names & {"resnet18", "vgg"}:
     c.data.crop = 4
-    c.steps = 160 * EPOCH
+    c.batch_size = 128
+    c.steps = 160 * -(-IMAGES // c.batch_size)
     c.optimizer.update(learning_rate=0.1, learning_rate_rule="same", weight_decay=5e-4)
     c.head.use_bias = True
   if "resnet18" in names:

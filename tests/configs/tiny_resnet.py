@@ -1,6 +1,6 @@
 """A ResNet with BatchNorm and augmentation, small enough to compare devices and processes."""
 
-from rankbias.config import base, product
+from rankbias.config import base
 
 
 def get_config(arg=""):
@@ -8,11 +8,8 @@ def get_config(arg=""):
   c.dtype = "float64"
   c.data.update(name="digits", limit=64, crop=2, flip=True)
   c.model = {"name": "resnet18", "width": 4, "stage_sizes": (1, 1)}
+  c.temperature = 10.0
   c.steps, c.batch_size = 6, 16
-  c.measure.update(count=3, images=32)
+  c.measure.update(count=2, images=32)
   c.evaluate.spectra.images = 32
   return c
-
-
-def sweep(config):
-  return product({"temperature": [1.0, 10.0]})
