@@ -27,11 +27,13 @@ def gram(x, shift=None):
   The product of two float32 numbers is exact in float64, so only its sum is rounded.
 
   Args:
-    x: float32 or float64, not empty.
+    x: float32 or float64.
     shift: a function (block in float64, index of its first row) -> block, or None.
   """
   with double_precision():
     n, d = x.shape
+    if n == 0:
+      return jnp.zeros((d, d), jnp.float64)
     rows = min(n, _block_rows(d))
     edges = _edges(d)
 

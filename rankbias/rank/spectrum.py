@@ -1,5 +1,6 @@
 """Singular values of a matrix, accurate enough to count them."""
 
+import math
 from contextlib import nullcontext
 from functools import partial
 from typing import Literal
@@ -94,7 +95,7 @@ def _batched(matrix, *, method, center, dtype):
   *batch, n, d = matrix.shape
   if not batch:
     return _spectrum(matrix, method, center, dtype)
-  flat = matrix.reshape(-1, n, d)
+  flat = matrix.reshape(math.prod(batch), n, d)
   values = jax.vmap(lambda x: _spectrum(x, method, center, dtype))(flat)
   return values.reshape(*batch, min(n, d))
 
