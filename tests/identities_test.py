@@ -16,8 +16,8 @@ def spectrum_of_softmax(logits, temperature=1.0):
 
 @pytest.mark.parametrize("temperature", [10.0, 100.0, 1000.0])
 def test_small_norm_limit_of_the_softmax_spectrum(temperature):
-  # P = (1 1^T + Zc / T) / C + O(|Z / T|^2): sigma_1 -> sqrt(n / C), the others follow Zc / (C T), so
-  # that sigma_2 / sigma_1 -> |Zc|_2 / (T sqrt(n C)).
+  # P = (1 1^T + Zc / T) / C + O(|Z / T|^2): sigma_1 -> sqrt(n / C), the others follow Zc / (C T),
+  # so that sigma_2 / sigma_1 -> |Zc|_2 / (T sqrt(n C)).
   classes, samples = 100, 2000
   z = np.random.default_rng(0).normal(size=(classes, samples)).astype(np.float32)
   values = np.asarray(spectrum_of_softmax(z, temperature))

@@ -11,8 +11,8 @@ from rankbias.rank.float64 import double_precision
 
 # Measured with 20,000 x 512 on two cores. A block of rows is transposed once and stays in cache;
 # tiles of the upper triangle save three eighths of the work, since the product is symmetric.
-CPU_BLOCK = 768
-CPU_TILE = 128
+CPU_BLOCK = 512
+CPU_TILE = 32
 CPU_TILES = 4
 # An accelerator wants few large products: this many entries of float64 at a time (256 MiB).
 ACCELERATOR_ENTRIES = 2**25
