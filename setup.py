@@ -33,6 +33,7 @@ setup(
     "scikit-learn>=1.4",
     "scipy>=1.12",
     "tensorflow-datasets>=4.9.7",
+    "threadpoolctl>=3.1",
   ],
   extras_require={
     "test": [

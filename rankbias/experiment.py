@@ -1,5 +1,7 @@
 """Trains and measures one program of members in a run folder: run(config, workdir) -> result."""
 
+import inspect
+import importlib
 import math
 import pathlib
 import time
@@ -9,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from threadpoolctl import threadpool_limits
 
 from rankbias import data, program, record, runs
-from rankbias.config import did_you_mean, override, scientific
+from rankbias.config import did_you_mean, flatten, override, scientific
 from rankbias.data.source import Source
 from rankbias.evaluate import EVALUATIONS
 from rankbias.models import HEADS, MODELS
@@ -21,6 +24,15 @@ from rankbias.train.progress import Progress
 
 LOG_ROWS = 40  # rows of running loss and accuracy in metrics.jsonl, beside the measured steps
 CHECKPOINTS = 10  # over a run, unless the config says otherwise
+MEASURED = ("train", "test", "norms", "ranks", "tolerance")  # of a member; null when it diverged
+
+LEAST = {
+  0: (
+    *("data.limit", "data.crop"),
+    *("steps_per_call", "members_per_program", "checkpoint_every"),
+  ),
+  1: ("steps", "batch_size", "measure.count", "measure.images"),
+}
 
 
 def run(
@@ -68,9 +80,10 @@ def run(
   parallel.wait_for_all("prepared")
   log = record.Log(folder, sinks)
   progress = Progress(config.steps, config.batch_size * len(members), label, programs_left)
-  state = train(config, built, source, folder, log, progress)
-  began = time.perf_counter()
-  result, arrays = evaluate(config, configs, built, source, state)
+  with one_blas_thread():
+    state = train(config, built, source, folder, log, progress)
+    began = time.perf_counter()
+    result, arrays = evaluate(config, configs, built, source, state)
   log.timing("evaluate", began)
   result["members"] = [
     {"overrides": dict(member), **entry}
@@ -80,6 +93,16 @@ def run(
     runs.finish(folder, result, arrays)
   parallel.wait_for_all("finished")
   return runs.plain(result)
+
+
+def one_blas_thread() -> threadpool_limits:
+  """A context in which LAPACK uses one thread a call.
+
+  XLA runs independent factorisations side by side; threads of OpenBLAS's own on top of that wait
+  for each other by spinning, and on a busy machine a measurement of one second took a minute.
+  """
+  importlib.import_module("scipy.linalg.cython_lapack")  # what jaxlib calls, else loaded too late
+  return threadpool_limits(1, user_api="blas")
 
 
 def check(config: ConfigDict) -> None:
@@ -98,17 +121,35 @@ def check(config: ConfigDict) -> None:
     raise ValueError(
       f"temperature={config.temperature} must be a finite number > 0: logits are divided by it"
     )
-  for field in ("steps", "batch_size"):
-    if config[field] < 1:
-      raise ValueError(f"{field}={config[field]} must be at least 1")
-  if config.seed < 0:
-    raise ValueError(f"seed={config.seed} must be at least 0")
+  if not (config.init_scale > 0 and math.isfinite(config.init_scale)):
+    raise ValueError(f"init_scale={config.init_scale} must be a finite number > 0")
+  flat = flatten(config)
+  for least, fields in LEAST.items():
+    for field in fields:
+      if flat[field] < least:
+        raise ValueError(f"{field}={flat[field]} must be at least {least}")
+  if not 0 <= config.seed < 2**32:
+    raise ValueError(f"seed={config.seed} must lie in [0, 2^32)")
   if not 0 <= config.label_smoothing < 1:
     raise ValueError(f"label_smoothing={config.label_smoothing} must lie in [0, 1)")
   if config.dtype == "float64" and not jax.config.jax_enable_x64:
     raise ValueError("dtype='float64' needs 64-bit JAX; start with JAX_ENABLE_X64=1")
+  for name, options in config.evaluate.items():
+    check_evaluation(name, options)
   optimizer.check(config.optimizer)
   parallel.check_batch(config.batch_size)
+
+
+def check_evaluation(name: str, options: Mapping[str, Any]) -> None:
+  """Raises for options that an evaluation does not have, and for counts below one."""
+  parameters = inspect.signature(EVALUATIONS[name]).parameters.values()
+  known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "others"]
+  for option, value in options.items():
+    field = f"evaluate.{name}.{option}"
+    if option not in known:
+      raise ValueError(f"{field} is unknown; {did_you_mean(option, known)}")
+    if isinstance(value, int) and value < 1:
+      raise ValueError(f"{field}={value} must be at least 1")
 
 
 def load_data(config: ConfigDict) -> Source:
@@ -213,6 +254,7 @@ def outcome(config: ConfigDict, numbers: Mapping[str, float], state: Any) -> dic
     "steps": config.steps,
     "status": "diverged" if stopped >= 0 else "finished",
     "stopped_at": stopped if stopped >= 0 else None,
-    "last": {name: float(value) for name, value in state["last"].items()},
+    "last": {name: float(state["last"][name]) for name in ("loss", "accuracy")},
     "step_99": fitted if fitted >= 0 else None,
+    **dict.fromkeys(MEASURED),
   }
