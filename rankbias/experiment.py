@@ -1,7 +1,7 @@
 """Trains and measures one program of members in a run folder: run(config, workdir) -> result."""
 
-import inspect
 import importlib
+import inspect
 import math
 import pathlib
 import time

@@ -42,7 +42,7 @@ def plan(
   """Decides what runs and makes sure that it can.
 
   Args:
-    path: the config file, whose folder also holds the config of the fallback.
+    path: the config FILE or FILE:VARIANT, whose folder also holds the config of the fallback.
     config: with the overrides of the command line applied.
     overrides: those overrides, {dotted field: value}; a swept field among them is fixed.
     use_sweep: False runs the config alone.
@@ -53,6 +53,7 @@ def plan(
     ValueError: for a config that cannot run, a `resume` of another run, an unwritable folder.
     rankbias.data.DatasetUnavailable: when the data cannot be had and there is no fallback.
   """
+  path = path.partition(":")[0]
   _, sweep_of = load(path)
   members = replace_axes(sweep_of(config), overrides) if use_sweep and sweep_of else [{}]
   groups = sweep.group(config, members, workdir)
@@ -110,7 +111,7 @@ def with_data(path: str, planned: Plan, overrides: Mapping[str, Any]) -> Plan:
     if config.data.fallback in (None, "", "None"):
       raise
     name, _, arg = config.data.fallback.partition(":")
-    other, sweep_of = load(pathlib.Path(path.partition(":")[0]).parent / f"{name}.py", arg)
+    other, sweep_of = load(pathlib.Path(path).parent / f"{name}.py", arg)
     other.name = f"{config.name}-fallback-{other.data.name}"
     ignored = [field for field in overrides if not field.startswith("data.")]
     notice = (

@@ -16,7 +16,9 @@ def run(path, arg, overrides, workdir, **options):
   """Launches a config as experiments/main.py does; returns what was said."""
   config, _ = load(path, arg)
   said = []
-  planned = launch.plan(str(path), override(config, overrides), overrides, str(workdir), **options)
+  planned = launch.plan(
+    f"{path}:{arg}", override(config, overrides), overrides, str(workdir), **options
+  )
   if options.get("dry_run"):
     return launch.describe(planned, said.append), "\n".join(said)
   return launch.carry_out(planned, say=said.append), "\n".join(said)
