@@ -1,7 +1,6 @@
 """Trains and measures one program of members in a run folder: run(config, workdir) -> result."""
 
 import importlib
-import inspect
 import math
 import pathlib
 import time
@@ -16,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from rankbias import data, program, record, runs
 from rankbias.config import did_you_mean, flatten, override, scientific
 from rankbias.data.source import Source
-from rankbias.evaluate import EVALUATIONS
+from rankbias.evaluate import EVALUATIONS, check_options
 from rankbias.models import HEADS, MODELS
 from rankbias.train import loop, optimizer, parallel
 from rankbias.train.checkpoint import open_checkpoints
@@ -113,7 +112,6 @@ def check(config: ConfigDict) -> None:
     "head.name": (config.head.name, HEADS),
     "dtype": (config.dtype, ("float32", "float64")),
   }
-  known |= {f"evaluate.{name}": (name, EVALUATIONS) for name in config.evaluate}
   for field, (name, family) in known.items():
     if name not in family:
       raise ValueError(f"{field}={name!r} is unknown; {did_you_mean(str(name), family)}")
@@ -134,22 +132,9 @@ def check(config: ConfigDict) -> None:
     raise ValueError(f"label_smoothing={config.label_smoothing} must lie in [0, 1)")
   if config.dtype == "float64" and not jax.config.jax_enable_x64:
     raise ValueError("dtype='float64' needs 64-bit JAX; start with JAX_ENABLE_X64=1")
-  for name, options in config.evaluate.items():
-    check_evaluation(name, options)
+  check_options(config.evaluate)
   optimizer.check(config.optimizer)
   parallel.check_batch(config.batch_size)
-
-
-def check_evaluation(name: str, options: Mapping[str, Any]) -> None:
-  """Raises for options that an evaluation does not have, and for counts below one."""
-  parameters = inspect.signature(EVALUATIONS[name]).parameters.values()
-  known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "others"]
-  for option, value in options.items():
-    field = f"evaluate.{name}.{option}"
-    if option not in known:
-      raise ValueError(f"{field} is unknown; {did_you_mean(option, known)}")
-    if isinstance(value, int) and value < 1:
-      raise ValueError(f"{field}={value} must be at least 1")
 
 
 def load_data(config: ConfigDict) -> Source:

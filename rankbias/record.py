@@ -77,14 +77,18 @@ def make_measure(config: ConfigDict, built: Program, source: Source, log: Log) -
     return measure_layers(built.predictor(params, extra, numbers), x, y)
 
   compiled = jax.jit(over_members(member, built.members, (0, 0, 0, None, None)))
+  position = {layer: i for i, layer in enumerate((*built.layers, "logits"))}
+
+  def forward(row):  # jax.jit returns dicts in alphabetical order
+    return dict(sorted(row.items(), key=lambda item: position.get(item[0].split(":")[0], -1)))
 
   def measure(step, state):
     began = time.perf_counter()
     state = parallel.one_device(state)
     rows = jax.device_get(compiled(state["params"], state["extra"], state["numbers"], x, y))
-    alive = np.asarray(state["stopped_at"]) < 0
-    own = [jax.tree.map(lambda value, m=m: value[m].tolist(), rows) for m in np.flatnonzero(alive)]
-    heads = [{"step": step, "member": int(m), "split": "measure"} for m in np.flatnonzero(alive)]
+    members = np.flatnonzero(np.asarray(state["stopped_at"]) < 0).tolist()
+    own = [{name: values[m].tolist() for name, values in forward(rows).items()} for m in members]
+    heads = [{"step": step, "member": m, "split": "measure"} for m in members]
     log.rows([head | row for head, row in zip(heads, own, strict=True)])
     log.timing("measure", began, step=step)
 

@@ -1,6 +1,7 @@
 """From the command line to folders: fallback, dry run, sweep grouping, and errors before work."""
 
 import importlib
+import math
 import pathlib
 import shutil
 
@@ -110,11 +111,41 @@ def test_the_folder_does_not_depend_on_the_machine():
     ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
     ({"dtype": "float64"}, "JAX_ENABLE_X64=1"),
     ({"model.width": -3}, "width"),
+    ({"seed": -1}, "seed=-1 must lie in"),
+    ({"seed": 2**32}, "seed=4294967296 must lie in"),
+    ({"init_scale": math.nan}, "init_scale=nan must be a finite number > 0"),
+    ({"measure.images": 0}, "measure.images=0 must be at least 1"),
+    ({"measure.count": 0}, "measure.count=0 must be at least 1"),
+    ({"members_per_program": -1}, "members_per_program=-1 must be at least 0"),
+    ({"steps_per_call": -1}, "steps_per_call=-1 must be at least 0"),
+    ({"checkpoint_every": -5}, "checkpoint_every=-5 must be at least 0"),
+    ({"data.crop": -1}, "data.crop=-1 must be at least 0"),
+    ({"data.limit": -1}, "data.limit=-1 must be at least 0"),
+    ({"evaluate.spectra.images": 0}, "evaluate.spectra.images=0 must be at least 1"),
+    ({"optimizer.head_learning_rate": -1.0}, "optimizer.head_learning_rate=-1.0"),
   ],
 )
 def test_bad_configs_are_refused_before_anything_happens(tmp_path, overrides, message):
   with pytest.raises(ValueError, match=message):
     run(CONFIGS / "digits_T.py", "smoke", overrides, tmp_path)
+  assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ("name", "options", "message"),
+  [
+    ("spectra", {"imags": 3}, "evaluate.spectra.imags is unknown; use images, max_features, split"),
+    ("accuracy", {"images": 3}, "evaluate.accuracy.images is unknown; use no option"),
+    ("spectrum", {}, "evaluate.spectrum is unknown; use accuracy, spectra"),
+  ],
+)
+def test_unknown_evaluations_and_options_are_refused_before_training(
+  tmp_path, name, options, message
+):
+  config, _ = load(CONFIGS / "digits_T.py", "smoke")
+  config.evaluate[name] = options
+  with pytest.raises(ValueError, match=message):
+    sweep.run(config, [{}], tmp_path)
   assert not any(tmp_path.iterdir())
 
 

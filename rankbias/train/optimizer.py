@@ -101,6 +101,9 @@ def check(options: Mapping[str, Any]) -> None:
   for field, family in families.items():
     if options[field] not in family:
       raise ValueError(f"optimizer.{field}={options[field]!r} is unknown; use {', '.join(family)}")
-  for field in ("learning_rate", "weight_decay", "momentum", "clip_norm", "warmup_steps"):
+  for field in (
+    *("learning_rate", "weight_decay", "head_learning_rate", "head_weight_decay"),
+    *("momentum", "clip_norm", "warmup_steps"),
+  ):
     if not (math.isfinite(options[field]) and options[field] >= 0):
       raise ValueError(f"optimizer.{field}={options[field]!r} must be a finite number >= 0")
