@@ -56,7 +56,8 @@ def svd(matrix):
 @one_at_a_time
 def svdvals(matrix):
   """Returns the singular values alone."""
-  return jnp.linalg.svd(matrix, compute_uv=False)
+  # full_matrices=False although no vector is asked for: jax would reserve n x n numbers for them.
+  return jnp.linalg.svd(matrix, full_matrices=False, compute_uv=False)
 
 
 @one_at_a_time

@@ -246,3 +246,11 @@ def test_a_32_bit_program_sees_no_warning():
     exact = rank.singular_values(x.astype(np.float32), dtype=np.float64)
     assert np.asarray(exact).dtype == np.float64
     assert jnp.zeros(1).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_memory_is_linear_in_the_rows(method):
+  x = jax.ShapeDtypeStruct((100_000, 16), jnp.float32)
+  compute = jax.jit(partial(rank.singular_values, method=method))
+  memory = compute.lower(x).compile().memory_analysis()
+  assert memory.temp_size_in_bytes < 3 * memory.argument_size_in_bytes
