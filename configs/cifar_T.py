@@ -9,7 +9,7 @@ settings below are our own.
   python experiments/main.py --config=configs/cifar_T.py:resnet18     (an accelerator)
   python experiments/main.py --config=configs/cifar_T.py:vgg          (an accelerator)
 
-The default is an 8-layer bias-free ReLU MLP of width 512 with random flips, 3,920 steps of 256
+The default is an 8-layer bias-free ReLU MLP of width 256 with random flips, 3,920 steps of 256
 images (20 epochs) at T = 0.1, 1, 10, 100, 1000 and three seeds, learning rate 0.02 T^(2/8) with
 cosine decay. The variants train 160 epochs (62,560 steps of 128) with the settings usual for CIFAR:
 SGD at 0.1, momentum 0.9, weight decay 5e-4, cosine decay, random crops and flips, and the same
@@ -33,7 +33,8 @@ def get_config(arg=""):
   c.data.update(name="cifar10", fallback="digits_T", flip=True)
   c.batch_size = 256
   c.steps = 20 * -(-IMAGES // c.batch_size)
-  c.model.update(name="mlp", depth=8, width=512, use_bias=False)
+  c.model.update(name="mlp", depth=8, width=256, use_bias=False)
+  c.members_per_program = 1  # on two cores, several such networks at once leave the cache
   c.optimizer.update(learning_rate=0.02, learning_rate_rule="equivalent", schedule="cosine")
   if names & {"resnet18", "vgg"}:
     c.data.crop = 4
