@@ -1,11 +1,12 @@
 """Runs a config, or the sweep in its file: main.py --config=configs/digits_T.py"""
 
+import signal
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from rankbias import launch
+from rankbias import command, launch
 from rankbias.data import DatasetUnavailable
 from rankbias.train import loop, parallel, tensorboard
 
@@ -20,33 +21,38 @@ DISTRIBUTED = flags.DEFINE_string(
 )
 
 
-def main(argv):
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.FIELD=VALUE")
-  logging.set_verbosity(logging.WARNING)  # Orbax and jax.distributed report every step
+def prepare():
+  """Does all that may be refused: afterwards, everything is checked and loaded."""
   parallel.initialize(DISTRIBUTED.value)
+  sinks = [tensorboard.Events()] if TENSORBOARD.value else []
+  planned = launch.plan(
+    config_flags.get_config_filename(flags.FLAGS["config"]),
+    CONFIG.value,
+    config_flags.get_override_values(flags.FLAGS["config"]),
+    WORKDIR.value,
+    use_sweep=SWEEP.value,
+    resume=RESUME.value,
+    dry_run=DRY_RUN.value,
+  )
+  return planned, sinks
+
+
+def main(_):
+  logging.set_verbosity(logging.WARNING)  # Orbax and jax.distributed report every step
+  # Ctrl-C ends the process at once, since files are whole or absent; while training it saves first.
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
   with parallel.fail_together():
     try:
-      planned = launch.plan(
-        config_flags.get_config_filename(flags.FLAGS["config"]),
-        CONFIG.value,
-        config_flags.get_override_values(flags.FLAGS["config"]),
-        WORKDIR.value,
-        use_sweep=SWEEP.value,
-        resume=RESUME.value,
-        dry_run=DRY_RUN.value,
-      )
+      planned, sinks = prepare()
     except (ValueError, DatasetUnavailable) as error:
       sys.exit(f"{type(error).__name__}: {error}")
     if DRY_RUN.value:
       return launch.describe(planned)
-    sinks = [tensorboard.Events()] if TENSORBOARD.value else []
     try:
       launch.carry_out(planned, sinks=sinks)
-    except loop.Interrupted as error:
-      sys.exit(f"Interrupted: {error}")
+    except (loop.Interrupted, KeyboardInterrupt) as error:
+      sys.exit(f"Interrupted: {str(error) or 'at once'}; the same command continues")
 
 
 if __name__ == "__main__":
-  flags.mark_flag_as_required("config")
-  app.run(main)
+  app.run(main, flags_parser=command.parse_flags)

@@ -19,6 +19,7 @@ WIRING = {
   "record": {"program", "runs", "data", "evaluate", "train"},
   "experiment": BELOW | {"program", "record"},
   "sweep": BELOW | {"program", "experiment"},
+  "command": {"config"},
   "launch": BELOW | {"program", "record", "experiment", "sweep", "report"},
   "surgery": {"models", "evaluate", "train"},
 }
