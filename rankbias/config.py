@@ -101,8 +101,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
   """Says which names are known and which is nearest: the end of an error message."""
   known = list(known)
   near = difflib.get_close_matches(name, known, n=1)
-  hint = f" did you mean {near[0]!r}?" if near else ""
-  return f"known: {', '.join(known) or 'none'}.{hint}"
+  hint = f"; did you mean {near[0]!r}?" if near else ""
+  return f"known: {', '.join(known) or 'none'}{hint}"
 
 
 def product(axes: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
@@ -120,11 +120,10 @@ def chain(*sweeps: list[dict[str, Any]]) -> list[dict[str, Any]]:
   return list(itertools.chain(*sweeps))
 
 
-def replace_axes(members: list[dict], overridden: Iterable[str]) -> list[dict]:
-  """Drops the axes that the command line has fixed, and the members this makes equal."""
-  overridden = set(overridden)
-  kept = [{k: v for k, v in member.items() if k not in overridden} for member in members]
-  return [member for i, member in enumerate(kept) if member not in kept[:i]]
+def replace_axes(members: list[dict], overrides: Mapping[str, Any]) -> list[dict]:
+  """Gives swept fields the values that the command line fixes, and drops repeated members."""
+  fixed = [{k: overrides.get(k, v) for k, v in member.items()} for member in members]
+  return [member for i, member in enumerate(fixed) if member not in fixed[:i]]
 
 
 def override(config: ConfigDict, member: Mapping[str, Any]) -> ConfigDict:
@@ -180,9 +179,9 @@ def load(path: str | pathlib.Path, arg: str = "") -> tuple[ConfigDict, Callable 
   """Reads a config file: its config, and its `sweep` function if it has one."""
   path = pathlib.Path(path)
   if not path.is_file():
-    raise ValueError(
-      f"config file {str(path)!r} does not exist; give a path such as configs/digits_T.py"
-    )
+    there = sorted(str(other) for other in path.parent.glob("*.py"))
+    hint = did_you_mean(str(path), there) if there else "give a path such as configs/digits_T.py"
+    raise ValueError(f"config file {str(path)!r} does not exist; {hint}")
   spec = importlib.util.spec_from_file_location(f"rankbias_config_{path.stem}", path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)

@@ -183,7 +183,8 @@ def train(config, built, source, folder, log, progress) -> Any:
       length=built.length,
       hooks=hooks,
       on_metrics=on_metrics,
-      on_interrupt=checkpoints.save,
+      # The processes of a job notice a signal at different steps and cannot save one state.
+      on_interrupt=checkpoints.save if jax.process_count() == 1 else lambda *_: None,
     )
   progress.close()
   return parallel.one_device(state)

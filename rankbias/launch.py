@@ -155,9 +155,10 @@ def describe(planned: Plan, say: Callable[[str], None] = print) -> None:
     built = program.build([override(config, member) for member in members], planned.source)
     parameters, memory = program.size(built, planned.source, config.batch_size)
     say(f"{folder}{'  (finished)' if runs.is_finished(folder) else ''}")
+    count = f"{len(members)} member{'s' * (len(members) > 1)}"
     say(
-      f"  {len(members)} members of {parameters:,} parameters, {config.steps} steps of "
-      f"{config.batch_size} images, {built.length} steps a call, about {memory / 2**20:,.0f} MiB"
+      f"  {count} of {parameters:,} parameters, {config.steps} steps of {config.batch_size} "
+      f"images, {built.length} steps a call, about {max(memory / 2**20, 1):,.0f} MiB"
     )
     for member, numbers in zip(members, built.numbers, strict=True):
       shown = {**member, "learning rate after its rule": round(numbers["learning_rate"], 6)}

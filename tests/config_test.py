@@ -20,8 +20,10 @@ def test_axes():
 
 def test_an_overridden_axis_is_replaced():
   members = config.product({"temperature": [1.0, 10.0], "seed": [0, 1]})
-  assert config.replace_axes(members, ["temperature", "steps"]) == [{"seed": 0}, {"seed": 1}]
-  assert config.replace_axes(members, ["temperature", "seed"]) == [{}]
+  fixed = config.replace_axes(members, {"temperature": 3.0, "steps": 7})
+  assert fixed == [{"temperature": 3.0, "seed": 0}, {"temperature": 3.0, "seed": 1}]
+  fixed = config.replace_axes(members, {"temperature": 3.0, "seed": 5})
+  assert fixed == [{"temperature": 3.0, "seed": 5}]
 
 
 def test_override_reaches_nested_fields_and_leaves_the_original():

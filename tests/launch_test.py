@@ -69,9 +69,10 @@ def test_dry_run_lists_members_and_trains_nothing(tmp_path):
 
 def test_an_override_replaces_its_axis_and_sweep_false_runs_one(tmp_path):
   _, said = run(CONFIGS / "digits_T.py", "", {"temperature": 3.0}, tmp_path, dry_run=True)
-  assert "3 members" in said and "seed=2" in said and "temperature=" not in said
+  assert "3 members" in said and "seed=2" in said and "temperature=1.0" not in said
+  assert "/temperature=3_seed=0-2-" in said  # the folder's name shows it
   _, said = run(CONFIGS / "digits_T.py", "", {}, tmp_path, dry_run=True, use_sweep=False)
-  assert "1 members" in said
+  assert "1 member of" in said
 
 
 def test_members_share_a_program_unless_they_differ_in_structure_or_convolve():

@@ -1,6 +1,7 @@
 """The host's loop: calls of many steps, cut where something is to be measured or saved."""
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -112,6 +113,8 @@ def stop_requested() -> Iterator[threading.Event]:
   def handle(number, frame):
     if asked.is_set() and number == signal.SIGINT:
       raise KeyboardInterrupt
+    if number == signal.SIGINT:
+      os.write(2, b"\nstopping after this call; Ctrl-C again stops at once\n")
     asked.set()
 
   previous = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}

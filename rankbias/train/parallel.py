@@ -102,10 +102,13 @@ def fail_together() -> Iterator[None]:
   """
   try:
     yield
-  except BaseException:
+  except BaseException as error:
     if jax.process_count() == 1:
       raise
-    traceback.print_exc()
+    if isinstance(error, SystemExit):
+      print(error.code, file=sys.stderr)
+    else:
+      traceback.print_exc()
     sys.stderr.flush()
     os._exit(1)
 

@@ -77,6 +77,21 @@ def test_sigterm_saves_and_interrupts():
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_ctrl_c_saves_and_says_so_and_a_second_one_stops_at_once(capfd):
+  def press(step, state):
+    signal.raise_signal(signal.SIGINT)
+
+  calls, saved = [], []
+  hooks = [loop.Hook(frozenset({5}), press)]
+  with pytest.raises(loop.Interrupted, match="after 5 of 23 steps"):
+    run(calls, hooks, interrupted=saved)
+  assert [step for step, _ in saved] == [5]
+  assert "Ctrl-C again stops at once" in capfd.readouterr().err
+  with pytest.raises(KeyboardInterrupt):
+    run(calls, hooks * 2, interrupted=saved)
+  assert len(saved) == 1 and signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
 def test_feed_is_cut_over_devices_without_changing_the_order():
   feed = loop.make_feed(lambda s: np.arange(8, dtype=np.int32)[None] + 10 * s, 2, 4, 5)
   assert feed["rows"].shape == (4, 5, 1, 2)
