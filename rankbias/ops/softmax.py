@@ -93,13 +93,26 @@ def masked_logits(logits, temperature, where):
   logits = jnp.asarray(logits)
   logits = logits.astype(jnp.promote_types(float_dtype(logits), jnp.float32))
   if temperature is not None:
-    # A logit of -inf must not meet the derivative with respect to the temperature: 0 * inf.
-    finite = logits != -jnp.inf
     scale = jnp.broadcast_to(jnp.asarray(temperature, logits.dtype), logits.shape)
-    logits = jnp.where(finite, jnp.where(finite, logits, 0) / scale, -jnp.inf)
+    logits = _tempered(logits, scale)
   if where is not None:
     logits = jnp.where(jnp.broadcast_to(where, logits.shape), logits, -jnp.inf)
   return logits
+
+
+@jax.custom_jvp
+def _tempered(logits, scale):
+  return logits / scale
+
+
+@_tempered.defjvp
+def _tempered_jvp(primals, tangents):
+  (logits, scale), (d_logits, d_scale) = primals, tangents
+  tempered = _tempered(logits, scale)
+  # A logit of -inf has no mass at any temperature; it must not meet a derivative as 0 * inf.
+  massless = logits == -jnp.inf
+  d_logits, slope = jnp.where(massless, 0, d_logits), jnp.where(massless, 0, tempered)
+  return tempered, (d_logits - slope * d_scale) / scale
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -141,9 +154,9 @@ def row_entropy(logits, axis):
 
 
 def row_maximum(logits, axis):
-  """Returns the maximum of every row, 0 where it is infinite, as a constant of the derivative."""
-  top = jnp.max(logits, axis, keepdims=True, initial=-jnp.inf)
-  return jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
+  """Returns the maximum of every row, finite for a row of -inf, as a constant of the derivative."""
+  lowest = jnp.finfo(logits.dtype).min  # -inf minus this is -inf, and minus -inf would be NaN
+  return jax.lax.stop_gradient(jnp.max(logits, axis, keepdims=True, initial=lowest))
 
 
 def float_dtype(logits):
