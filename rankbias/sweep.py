@@ -42,7 +42,7 @@ def run(
 
   Args:
     source: the data of `config.data`, when they are loaded already.
-    say: receives one line about every program that is skipped.
+    say: receives one line about every program that is skipped and every member that diverges.
     sinks: as in `experiment.run`.
   """
   groups = group(config, members, workdir)
@@ -53,7 +53,7 @@ def run(
       continue
     if repr(own.data) not in loaded:
       loaded = {repr(own.data): experiment.load_data(own)}
-    experiment.run(
+    result = experiment.run(
       own,
       workdir,
       members=same,
@@ -62,7 +62,15 @@ def run(
       programs_left=sum(not runs.is_finished(later.folder) for later in groups[i + 1 :]),
       sinks=sinks,
     )
+    for member in result["members"]:
+      if member["status"] == "diverged":
+        say(f"diverged at step {member['stopped_at']}: {show(member['overrides'])}")
   return [each.folder for each in groups]
+
+
+def show(member: Mapping[str, Any]) -> str:
+  """A member's overrides as a line of text."""
+  return ", ".join(f"{field}={value}" for field, value in member.items()) or "the only member"
 
 
 def group(

@@ -150,6 +150,17 @@ def test_unknown_evaluations_and_options_are_refused_before_training(
   assert not any(tmp_path.iterdir())
 
 
+def test_members_that_diverge_are_said(tmp_path, monkeypatch):
+  config, _ = load(CONFIGS / "digits_T.py", "smoke")
+  members = [{"temperature": t, "seed": 0} for t in (1.0, 2.0)]
+  ends = [{"status": "finished"}, {"status": "diverged", "stopped_at": 7}]
+  result = {"members": [{"overrides": m, **e} for m, e in zip(members, ends, strict=True)]}
+  monkeypatch.setattr(experiment, "run", lambda *args, **options: result)
+  said = []
+  sweep.run(config, members, tmp_path, source=object(), say=said.append)
+  assert said == ["diverged at step 7: temperature=2.0, seed=0"]
+
+
 def test_a_bad_member_stops_the_sweep_before_the_first_one(tmp_path):
   config, _ = load(CONFIGS / "digits_T.py", "smoke")
   with pytest.raises(ValueError, match=r"temperature=-3.0"):
