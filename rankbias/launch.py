@@ -112,6 +112,7 @@ def with_data(path: str, planned: Plan, overrides: Mapping[str, Any]) -> Plan:
       raise
     name, _, arg = config.data.fallback.partition(":")
     other, sweep_of = load(pathlib.Path(path).parent / f"{name}.py", arg)
+    members = sweep_of(other)  # by its own name, which may decide what is swept
     other.name = f"{config.name}-fallback-{other.data.name}"
     ignored = [field for field in overrides if not field.startswith("data.")]
     notice = (
@@ -120,7 +121,7 @@ def with_data(path: str, planned: Plan, overrides: Mapping[str, Any]) -> Plan:
       + (f" Ignored: {', '.join(ignored)}." if ignored else "")
       + " !!!"
     )
-    return Plan(other, sweep_of(other), planned.workdir, experiment.load_data(other), notice)
+    return Plan(other, members, planned.workdir, experiment.load_data(other), notice)
 
 
 def only(folder: str, groups: Sequence[sweep.Group]) -> list[dict[str, Any]]:

@@ -48,6 +48,7 @@ def test_fallback_runs_the_whole_other_recipe_in_a_folder_of_its_own(tmp_path, n
   assert read["result"]["data"]["name"] == "digits"
   expected = load(CONFIGS / "digits_T.py", "smoke")[0]
   assert read["config"]["steps"] == expected.steps
+  assert read["members"] == load(CONFIGS / "digits_T.py", "smoke")[1](expected)
   lines = said.splitlines()
   assert "NOT cifar10" in lines[0] and lines[-1] == lines[0] and "Ignored: steps" in lines[0]
   assert not (tmp_path / "cifar_T-smoke").exists()
