@@ -73,7 +73,7 @@ def test_devices_and_processes_agree(tmp_path):
   for started in pair:
     finish(started)
   one = results(tmp_path / "1")
-  assert len(one) > 100
+  assert len(one) > 50
   for other in (results(tmp_path / "4"), results(tmp_path / "pair")):
     assert other.keys() == one.keys()
     for name, value in one.items():
