@@ -4,6 +4,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -73,10 +74,6 @@ def make_measure(config: ConfigDict, built: Program, source: Source, log: Log) -
   order = np.random.default_rng(0).permutation(len(source.splits["train"]["y"]))
   x, y = (source.splits["train"][k][order[: config.measure.images]] for k in ("x", "y"))
 
-  def member(params, extra, numbers, x, y):
-    return measure_layers(built.predictor(params, extra, numbers), x, y)
-
-  compiled = jax.jit(over_members(member, built.members, (0, 0, 0, None, None)))
   position = {layer: i for i, layer in enumerate((*built.layers, "logits"))}
 
   def forward(row):  # jax.jit returns dicts in alphabetical order
@@ -85,7 +82,8 @@ def make_measure(config: ConfigDict, built: Program, source: Source, log: Log) -
   def measure(step, state):
     began = time.perf_counter()
     state = parallel.one_device(state)
-    rows = jax.device_get(compiled(state["params"], state["extra"], state["numbers"], x, y))
+    trained = (state["params"], state["extra"], state["numbers"])
+    rows = jax.device_get(measure_members(built.predictor, built.members, trained, x, y))
     members = np.flatnonzero(np.asarray(state["stopped_at"]) < 0).tolist()
     own = [{name: values[m].tolist() for name, values in forward(rows).items()} for m in members]
     heads = [{"step": step, "member": m, "split": "measure"} for m in members]
@@ -93,3 +91,13 @@ def make_measure(config: ConfigDict, built: Program, source: Source, log: Log) -
     log.timing("measure", began, step=step)
 
   return measure
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def measure_members(predictor: Callable, members: int, trained: Any, x, y) -> dict[str, Any]:
+  """Measures all members; programs that share their parts share what is compiled here."""
+
+  def member(params, extra, numbers):
+    return measure_layers(predictor(params, extra, numbers), x, y)
+
+  return over_members(member, members)(*trained)

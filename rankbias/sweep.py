@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from rankbias import experiment, program, runs
+from rankbias import experiment, network, runs
 from rankbias.config import MEMBER_FIELDS, override
 from rankbias.data.source import Source
 
@@ -92,7 +92,7 @@ def group(
   groups = []
   for common, same in alike.values():
     own = override(config, common)
-    size = own.members_per_program or (1 if program.convolves(own) else len(same))
+    size = own.members_per_program or (1 if network.convolves(own) else len(same))
     for part in (same[i : i + size] for i in range(0, len(same), size)):
       groups.append(Group(own, part, experiment.run_folder(own, workdir, part)))
   return groups

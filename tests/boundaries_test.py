@@ -15,10 +15,11 @@ GROUND = {room: set() for room in ("ops", "rank", "data", "train", "runs", "conf
 BUILT = {"models": {"ops"}, "evaluate": {"ops", "rank"}, "report": {"runs"}, "gp": {"ops"}}
 BELOW = {"models", "evaluate", "ops", "data", "train", "runs", "config"}
 WIRING = {
-  "program": BELOW,
+  "network": {"models", "data", "train"},
+  "program": BELOW | {"network"},
   "record": {"program", "runs", "data", "evaluate", "train"},
   "experiment": BELOW | {"program", "record"},
-  "sweep": BELOW | {"program", "experiment"},
+  "sweep": BELOW | {"network", "experiment"},
   "command": {"config"},
   "launch": BELOW | {"program", "record", "experiment", "sweep", "report"},
   "surgery": {"models", "evaluate", "train"},

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rankbias import data, program, rank
+from rankbias import data, network, program, rank
 from rankbias.config import base, override
 from rankbias.train import loop, parallel
 
@@ -116,7 +116,7 @@ def test_gradient_rank_is_at_most_activation_rank():
     directions = np.random.default_rng(0).normal(size=(3, 64))  # images of rank 3
     weights = np.random.default_rng(1).normal(size=(40, 3))
     x = jnp.asarray(weights @ directions).reshape(40, 8, 8, 1)
-    model, head = program.networks(config, source)
+    model, head = network.build(config, source)
 
     def loss(params):
       features, acts = model.apply({"params": params["model"]}, x, False)
