@@ -18,7 +18,16 @@ learning rate at every T.
 Without CIFAR-10 and without a network, the whole recipe of configs/digits_T.py runs instead, says
 so, and goes to a folder of its own.
 
-TODO-NUMBERS
+Measured (docs/results.md), MLP, mean and standard deviation of three seeds:
+
+  T     test accuracy, %   covariance rank of the last hidden layer   of the logits
+  1     54.4 +- 0.4        218 +- 2                                   10
+  10    56.1 +- 0.1        121 +- 5                                    9
+  100   56.4 +- 0.4         40 +- 2                                    9
+  1000  55.6 +- 0.0         21 +- 1                                    8
+
+in 20 minutes of two busy CPU cores. T = 0.1 is beyond the edge of stability at this learning rate:
+one seed of three diverged. The variants are not measured yet.
 """
 
 from rankbias.config import base, product, variants

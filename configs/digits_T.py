@@ -10,7 +10,15 @@ need no download, at T = 1, 10, 100, 1000 and three seeds, 4,000 steps of 128 im
 and momentum. The learning rate is 0.02 T^(2/8): that of the same network with a small
 initialisation in place of a high temperature.
 
-TODO-NUMBERS
+Measured (docs/results.md), mean and standard deviation of three seeds, train accuracy 100 %:
+
+  T     test accuracy, %   covariance rank of the last hidden layer   of the logits
+  1     98.4 +- 0.2        54.7 +- 7.1                                9.0 +- 0.0
+  10    98.1 +- 0.3        28.0 +- 0.0                                9.0 +- 0.0
+  100   98.1 +- 0.8        15.0 +- 3.0                                7.7 +- 0.6
+  1000  97.8 +- 0.5        10.7 +- 0.6                                5.0 +- 0.0
+
+DIGITS-TIME
 """
 
 from rankbias.config import base, product, variants

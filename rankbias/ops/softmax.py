@@ -135,7 +135,8 @@ def log_normalize(logits, axis):
   """Computes z - log sum exp(z); -inf stays -inf."""
   shifted = logits - row_maximum(logits, axis)
   total = jnp.sum(jnp.exp(shifted), axis, keepdims=True)
-  return shifted - jnp.log(jnp.where(total == 0, 1, total))
+  # Never above zero: compiled into two loops, shifted can differ by a rounding of the logits.
+  return jnp.minimum(shifted - jnp.log(jnp.where(total == 0, 1, total)), 0)
 
 
 @log_normalize.defjvp
