@@ -1,11 +1,11 @@
 """Times a sweep's members trained together as one program against one after another.
 
-  python benchmarks/sweep.py --out=sweep.jsonl     about four minutes on two idle cores
+  python benchmarks/sweep.py --out=sweep.jsonl     about two minutes on two idle cores
   python benchmarks/sweep.py --quick               seconds
 
 The members are the network of configs/digits_T.py at as many seeds. With compilation, a round
-builds, compiles and runs; without, it runs what was compiled before. Data are loaded, nothing is
-measured or saved.
+builds, compiles and runs, and one after another compiles once, as in a sweep; without, it runs what
+was compiled before. Data are loaded, nothing is measured or saved.
 """
 
 import argparse
@@ -52,6 +52,7 @@ def contenders(config, members, source):
   groups = {TOGETHER: [configs], ALONE: [[each] for each in configs]}
 
   def fresh(groups):
+    program.latest.clear()  # or what an earlier round compiled would be used
     programs = [program.build(group, source) for group in groups]
     return [train(built, config, built.init()) for built in programs]
 
