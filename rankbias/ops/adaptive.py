@@ -6,14 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from rankbias.ops.softmax import (
-  Axis,
-  float_dtype,
-  masked_logits,
-  normalize,
-  row_entropy,
-  row_maximum,
-)
+from rankbias.ops.rows import Axis, float_dtype, masked_logits, row_count, row_maximum
+from rankbias.ops.softmax import normalize, row_entropy
 
 InverseTemperature = Callable[[Array, Array], Array]
 
@@ -76,7 +70,7 @@ def adaptive_temperature_softmax(
 def _adaptive(logits, where, *, inverse_temperature, stop_gradient, axis):
   masked = masked_logits(logits, None, where)
   mass = masked != -jnp.inf
-  count = jnp.maximum(jnp.sum(mass, axis, keepdims=True, dtype=masked.dtype), 1)
+  count = row_count(mass, axis, masked.dtype)
   beta = inverse_temperature(row_entropy(masked, axis), count)
   if stop_gradient:
     beta = jax.lax.stop_gradient(beta)

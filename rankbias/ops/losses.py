@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from rankbias.ops.softmax import checked_temperature, float_dtype, log_normalize, masked_logits
+from rankbias.ops.rows import float_dtype, masked_logits, row_count
+from rankbias.ops.softmax import checked_temperature, log_normalize
 
 
 def cross_entropy(
@@ -50,7 +51,7 @@ def _cross_entropy(logits, labels, temperature, label_smoothing, where, *, axis)
   masked = masked_logits(logits, temperature, where)
   mass = masked != -jnp.inf
   target = _target(labels, masked, axis)
-  count = jnp.maximum(jnp.sum(mass, axis, keepdims=True, dtype=masked.dtype), 1)
+  count = row_count(mass, axis, masked.dtype)
   target = (1 - label_smoothing) * target + label_smoothing * mass / count
   used = (mass | (target != 0)) & jnp.any(mass, axis, keepdims=True)
   # Both factors are made safe: -inf * 0 would be NaN in the value, and 0 * -inf in the gradient.

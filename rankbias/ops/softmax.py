@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-Axis = int | tuple[int, ...] | None
+from rankbias.ops.rows import Axis, axes_of, checked, float_dtype, masked_logits, row_maximum
 
 
 def softmax(
@@ -85,34 +85,7 @@ def _log_softmax(logits, temperature, where, *, axis):
 @partial(jax.jit, static_argnames="axis")
 def _entropy(logits, temperature, where, *, axis):
   values = row_entropy(masked_logits(logits, temperature, where), axis)
-  return jnp.squeeze(values, _axes(axis, values.ndim)).astype(float_dtype(logits))
-
-
-def masked_logits(logits, temperature, where):
-  """Returns logits / temperature, in float32 or wider, with -inf at every entry without mass."""
-  logits = jnp.asarray(logits)
-  logits = logits.astype(jnp.promote_types(float_dtype(logits), jnp.float32))
-  if temperature is not None:
-    scale = jnp.broadcast_to(jnp.asarray(temperature, logits.dtype), logits.shape)
-    logits = _tempered(logits, scale)
-  if where is not None:
-    logits = jnp.where(jnp.broadcast_to(where, logits.shape), logits, -jnp.inf)
-  return logits
-
-
-@jax.custom_jvp
-def _tempered(logits, scale):
-  return logits / scale
-
-
-@_tempered.defjvp
-def _tempered_jvp(primals, tangents):
-  (logits, scale), (d_logits, d_scale) = primals, tangents
-  tempered = _tempered(logits, scale)
-  # A logit of -inf has no mass at any temperature; it must not meet a derivative as 0 * inf.
-  massless = logits == -jnp.inf
-  d_logits, slope = jnp.where(massless, 0, d_logits), jnp.where(massless, 0, tempered)
-  return tempered, (d_logits - slope * d_scale) / scale
+  return jnp.squeeze(values, axes_of(axis, values.ndim)).astype(float_dtype(logits))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -154,30 +127,15 @@ def row_entropy(logits, axis):
   return jnp.maximum(-jnp.sum(normalize(logits, axis) * logs, axis, keepdims=True), 0)
 
 
-def row_maximum(logits, axis):
-  """Returns the maximum of every row, finite for a row of -inf, as a constant of the derivative."""
-  lowest = jnp.finfo(logits.dtype).min  # -inf minus this is -inf, and minus -inf would be NaN
-  return jax.lax.stop_gradient(jnp.max(logits, axis, keepdims=True, initial=lowest))
-
-
-def float_dtype(logits):
-  """Returns the dtype of the result: that of logits, or the default float for integers."""
-  dtype = jnp.result_type(logits)
-  return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
-
-
-def _axes(axis, ndim):
-  return tuple(range(ndim)) if axis is None else axis
-
-
 def checked_temperature(temperature):
   """Returns the temperature, None where it is exactly 1; raises where it is known and not > 0."""
+  checked(
+    "temperature",
+    temperature,
+    lambda t: t > 0,
+    "must be positive: it divides the logits. "
+    "Pass a number > 0; a small one (1e-3) comes close to the arg max.",
+  )
   if isinstance(temperature, jax.core.Tracer):
     return temperature
-  known = np.asarray(temperature)
-  if not (known > 0).all():
-    raise ValueError(
-      f"temperature = {temperature} must be positive: it divides the logits. "
-      "Pass a number > 0; a small one (1e-3) comes close to the arg max."
-    )
-  return None if known.ndim == 0 and known == 1 else temperature
+  return None if np.ndim(temperature) == 0 and np.asarray(temperature) == 1 else temperature
