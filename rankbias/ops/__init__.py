@@ -1,17 +1,101 @@
 """Pure functions on arrays: maps from logits to weights, their entropies and losses."""
 
-from rankbias.ops.adaptive import adaptive_temperature_softmax, entropy_polynomial
+from rankbias.ops.adaptive import (
+  adaptive_temperature_softmax,
+  entropy_polynomial,
+  scalable_softmax,
+)
+from rankbias.ops.attention import dot_product_attention
+from rankbias.ops.attention_flax import flax_attention
+from rankbias.ops.logistic import logistic_softmax, sigsoftmax
 from rankbias.ops.losses import cross_entropy
+from rankbias.ops.margin import (
+  MARGINS,
+  additive_margin,
+  angular_margin,
+  guided_additive_margin,
+  guided_angular_margin,
+  multiplicative_margin,
+  scaled_cosines,
+)
+from rankbias.ops.midx import midx_log_probability, midx_sample
+from rankbias.ops.midx_index import MidxIndex, midx_build, midx_from_codes, midx_update
 from rankbias.ops.normalizers import NORMALIZERS, normalizer
+from rankbias.ops.proposals import (
+  MidxProposal,
+  PopularityProposal,
+  Proposal,
+  UniformProposal,
+  midx_proposal,
+  popularity_proposal,
+  uniform_proposal,
+)
+from rankbias.ops.sampled import sampled_softmax_loss
+from rankbias.ops.search_softmax import (
+  binned_search_softmax_loss,
+  random_softmax_loss,
+  search_softmax_loss,
+)
 from rankbias.ops.softmax import entropy, log_softmax, softmax
+from rankbias.ops.softmax_free import (
+  newton_inverse,
+  normalized_newton_inverse,
+  softmax_free_attention,
+)
+from rankbias.ops.uncertainty import (
+  expected_entropy,
+  mutual_information,
+  predictive_entropy,
+  variation_ratio,
+)
+from rankbias.ops.unnormalized import sigmoid_weights, softmax_plus_n, softpick
 
 __all__ = [
+  "MARGINS",
   "NORMALIZERS",
+  "MidxIndex",
+  "MidxProposal",
+  "PopularityProposal",
+  "Proposal",
+  "UniformProposal",
   "adaptive_temperature_softmax",
+  "additive_margin",
+  "angular_margin",
+  "binned_search_softmax_loss",
   "cross_entropy",
+  "dot_product_attention",
   "entropy",
   "entropy_polynomial",
+  "expected_entropy",
+  "flax_attention",
+  "guided_additive_margin",
+  "guided_angular_margin",
   "log_softmax",
+  "logistic_softmax",
+  "midx_build",
+  "midx_from_codes",
+  "midx_log_probability",
+  "midx_proposal",
+  "midx_sample",
+  "midx_update",
+  "multiplicative_margin",
+  "mutual_information",
+  "newton_inverse",
+  "normalized_newton_inverse",
   "normalizer",
+  "popularity_proposal",
+  "predictive_entropy",
+  "random_softmax_loss",
+  "sampled_softmax_loss",
+  "scalable_softmax",
+  "scaled_cosines",
+  "search_softmax_loss",
+  "sigmoid_weights",
+  "sigsoftmax",
   "softmax",
+  "softmax_free_attention",
+  "softmax_plus_n",
+  "softpick",
+  "uniform_proposal",
+  "variation_ratio",
 ]

@@ -1,12 +1,20 @@
 """Softmax whose temperature is a function of the row it normalises."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from rankbias.ops.rows import Axis, float_dtype, masked_logits, row_count, row_maximum
+from rankbias.ops.rows import (
+  Axis,
+  axes_of,
+  float_dtype,
+  masked_logits,
+  row_count,
+  row_maximum,
+)
 from rankbias.ops.softmax import normalize, row_entropy
 
 InverseTemperature = Callable[[Array, Array], Array]
@@ -67,14 +75,69 @@ def adaptive_temperature_softmax(
   )
 
 
+def scalable_softmax(
+  logits: Real[ArrayLike, "*shape"],
+  *,
+  scale: Real[ArrayLike, "*#shape"] = 0.43,
+  bias: Real[ArrayLike, "*#shape"] = 0.0,
+  axis: Axis = -1,
+  where: Bool[ArrayLike, "*#shape"] | None = None,
+) -> Float[Array, "*shape"]:
+  """Sharpens a row with the logarithm of its length, so that long rows do not fade.
+
+  p = softmax((s log n + b) z),  n unmasked entries.
+
+  Args:
+    scale, bias: s and b; numbers, traced scalars or arrays that broadcast against logits with size
+      1 along `axis`, such as one per head. Both have derivatives. s = 0, b = 1 is softmax.
+    axis, where: as in `softmax`; masked entries do not count in n, so a causal mask lets n grow
+      along the sequence.
+
+  Raises:
+    ValueError: scale or bias differs along `axis`.
+
+  Example: scalable_softmax([0., 1.], scale=2.) is [.2, .8]: (n^s)^z = 4^z.
+  Source: Nakanishi 2025, arXiv:2501.19399.
+  """
+  return _scalable(logits, scale, bias, where, axis=axis)
+
+
+def per_row(name, value, logits, axis):
+  """Returns a parameter in the dtype of logits with one number per row, `axis` kept at size 1."""
+  value = jnp.asarray(value, logits.dtype)
+  value = value.reshape((1,) * (logits.ndim - value.ndim) + value.shape)
+  axes = axes_of(axis, logits.ndim)
+  axes = [a % logits.ndim for a in ((axes,) if isinstance(axes, int) else axes)]
+  if any(value.shape[a] != 1 for a in axes):
+    raise ValueError(
+      f"{name} of shape {value.shape} differs along axis = {axis}, where the row lies: "
+      "give it size 1 there."
+    )
+  shape = tuple(1 if a in axes else size for a, size in enumerate(logits.shape))
+  return jnp.broadcast_to(value, shape)
+
+
 def _adaptive(logits, where, *, inverse_temperature, stop_gradient, axis):
   masked = masked_logits(logits, None, where)
-  mass = masked != -jnp.inf
-  count = row_count(mass, axis, masked.dtype)
+  count = row_count(masked != -jnp.inf, axis, masked.dtype)
   beta = inverse_temperature(row_entropy(masked, axis), count)
   if stop_gradient:
     beta = jax.lax.stop_gradient(beta)
+  return _sharpened(masked, beta, axis).astype(float_dtype(logits))
+
+
+@partial(jax.jit, static_argnames="axis")
+def _scalable(logits, scale, bias, where, *, axis):
+  masked = masked_logits(logits, None, where)
+  scale, bias = per_row("scale", scale, masked, axis), per_row("bias", bias, masked, axis)
+  count = row_count(masked != -jnp.inf, axis, masked.dtype)
+  return _sharpened(masked, scale * jnp.log(count) + bias, axis).astype(float_dtype(logits))
+
+
+def _sharpened(masked, beta, axis):
+  """Computes softmax(beta z), with -inf as a mask whatever beta is."""
+  mass = masked != -jnp.inf
   # Shifted before it is scaled: exact, and large logits do not lose digits to beta.
   shifted = jnp.where(mass, masked - row_maximum(masked, axis), 0)
   scaled = jnp.where(mass, jnp.broadcast_to(beta, shifted.shape) * shifted, -jnp.inf)
-  return normalize(scaled, axis).astype(float_dtype(logits))
+  return normalize(scaled, axis)

@@ -5,13 +5,21 @@ from collections.abc import Callable
 
 from jaxtyping import Array
 
-from rankbias.ops.adaptive import adaptive_temperature_softmax
+from rankbias.ops.adaptive import adaptive_temperature_softmax, scalable_softmax
+from rankbias.ops.logistic import logistic_softmax, sigsoftmax
 from rankbias.ops.softmax import softmax
+from rankbias.ops.unnormalized import sigmoid_weights, softmax_plus_n, softpick
 
 # f(logits, *, axis=-1, where=None, **own) -> weights of the same shape and dtype.
 NORMALIZERS: dict[str, Callable[..., Array]] = {
   "softmax": softmax,
   "adaptive_temperature_softmax": adaptive_temperature_softmax,
+  "scalable_softmax": scalable_softmax,
+  "logistic_softmax": logistic_softmax,
+  "sigsoftmax": sigsoftmax,
+  "softmax_plus_n": softmax_plus_n,
+  "softpick": softpick,
+  "sigmoid_weights": sigmoid_weights,
 }
 
 

@@ -13,6 +13,7 @@ from rankbias import ops
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden/adaptive_temperature.npz")
 CASES = [key.removeprefix("x/") for key in GOLDEN.files if key.startswith("x/")]
+VARIANTS = np.load(pathlib.Path(__file__).parents[1] / "golden/attention_variants.npz")
 STOPPED = "jtaylor_no_gradient_through_entropy"
 
 
@@ -117,3 +118,66 @@ def test_learned_inverse_temperature_gets_a_gradient():
     return p.max()
 
   assert jax.jit(jax.grad(peak))(0.5) > 0
+
+
+@pytest.mark.parametrize("setting", ["s0.43_bias0", "s0.1_bias0.3", "s1_bias0.3"])
+@pytest.mark.parametrize("bits", ["f32", "f64"])
+@pytest.mark.parametrize(
+  "case", ["random", "ties", "large", "tiny", "all_negative", "single", "masked_neginf"]
+)
+def test_scalable_softmax_of_others(case, bits, setting):
+  loose = {"f32": 1e-3 if case == "large" else 1e-5, "f64": 1e-10}[bits]
+  scale, bias = (float(np.float32(part.lstrip("sbia"))) for part in setting.split("_"))
+  with jax.enable_x64(bits == "f64"):
+    x = jnp.asarray(VARIANTS[f"x/{case}"], f"float{bits[1:]}")
+    if case == "masked_neginf":  # theirs counts every entry, so theirs is ours without a mask
+      bias, scale = bias + scale * np.log(x.shape[-1]), 0.0
+    y, pull = jax.vjp(lambda x: ops.scalable_softmax(x, scale=scale, bias=bias), x)
+    (gradient,) = pull(jnp.asarray(VARIANTS[f"cotangent/{case}"], x.dtype))
+    for ours, key in ((y, "y"), (gradient, "grad_x")):
+      theirs = VARIANTS[f"ssmax/{setting}/{case}/{bits}/{key}"]
+      known = np.isfinite(theirs)
+      assert np.isfinite(ours).all()
+      distance = np.abs(np.asarray(ours)[known] - theirs[known])
+      np.testing.assert_array_less(distance / np.maximum(1, np.abs(theirs[known])), loose)
+
+
+def test_scalable_softmax_counts_unmasked_entries_per_head():
+  z = np.random.default_rng(3).normal(size=(2, 3, 4, 4)).astype(np.float32)
+  causal = np.tri(4, dtype=bool)
+  scale, bias = np.float32([0.0, 0.5, 2.0]).reshape(3, 1, 1), np.float32([1.0, 0.0, -1.0])
+  bias = bias.reshape(3, 1, 1)
+  beta = scale * np.log([[1], [2], [3], [4]]).astype(np.float32) + bias
+  expected = ops.softmax(z * beta, where=causal)
+  out = jax.jit(lambda s, b: ops.scalable_softmax(z, scale=s, bias=b, where=causal))(scale, bias)
+  np.testing.assert_allclose(out, expected, atol=1e-6)
+  np.testing.assert_array_equal(
+    ops.scalable_softmax(jnp.where(causal, z, -jnp.inf), scale=scale, bias=bias), out
+  )
+
+
+def test_scalable_softmax_keeps_attending_as_the_row_grows():
+  # One logit of 3 among logits of -2: softmax fades, n^(0.43 * 5) outgrows n.
+  top = [
+    [f(jnp.full(n, -2.0).at[0].set(3.0))[0] for n in (10, 1000, 100000)]
+    for f in (ops.softmax, ops.scalable_softmax)
+  ]
+  assert top[0][0] > 0.9 and top[0][2] < 0.01
+  assert top[1][2] > top[1][1] > top[1][0] > 0.9
+
+
+def test_scalable_softmax_gradients():
+  with jax.enable_x64(True):
+    z = jnp.asarray(np.random.default_rng(4).normal(size=(3, 4)))
+    where = np.arange(4) < np.array([[4], [2], [0]])
+
+    def scaled(z, scale, bias):
+      return ops.scalable_softmax(z, scale=scale, bias=bias, where=where)
+
+    own = jnp.asarray([[0.4], [-0.5], [1.0]]), jnp.asarray(0.2)
+    check_grads(scaled, (z, *own), 2, ("fwd", "rev"), atol=1e-6, rtol=1e-6, eps=1e-5)
+
+
+def test_scale_along_the_row_is_refused():
+  with pytest.raises(ValueError, match=r"scale of shape \(1, 4\) differs along axis = -1"):
+    ops.scalable_softmax(np.zeros((2, 4)), scale=np.ones(4))
