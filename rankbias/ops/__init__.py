@@ -18,8 +18,10 @@ from rankbias.ops.margin import (
   multiplicative_margin,
   scaled_cosines,
 )
+from rankbias.ops.mechanisms import exponential_mechanism, piecewise_linear_softmax, power_mechanism
 from rankbias.ops.midx import midx_log_probability, midx_sample
 from rankbias.ops.midx_index import MidxIndex, midx_build, midx_from_codes, midx_update
+from rankbias.ops.modulated import multimax
 from rankbias.ops.normalizers import NORMALIZERS, normalizer
 from rankbias.ops.proposals import (
   MidxProposal,
@@ -42,6 +44,7 @@ from rankbias.ops.softmax_free import (
   normalized_newton_inverse,
   softmax_free_attention,
 )
+from rankbias.ops.truncated import r_softmax, t_softmax, topk_softmax
 from rankbias.ops.uncertainty import (
   expected_entropy,
   mutual_information,
@@ -67,6 +70,7 @@ __all__ = [
   "entropy",
   "entropy_polynomial",
   "expected_entropy",
+  "exponential_mechanism",
   "flax_attention",
   "guided_additive_margin",
   "guided_angular_margin",
@@ -78,13 +82,17 @@ __all__ = [
   "midx_proposal",
   "midx_sample",
   "midx_update",
+  "multimax",
   "multiplicative_margin",
   "mutual_information",
   "newton_inverse",
   "normalized_newton_inverse",
   "normalizer",
+  "piecewise_linear_softmax",
   "popularity_proposal",
+  "power_mechanism",
   "predictive_entropy",
+  "r_softmax",
   "random_softmax_loss",
   "sampled_softmax_loss",
   "scalable_softmax",
@@ -96,6 +104,8 @@ __all__ = [
   "softmax_free_attention",
   "softmax_plus_n",
   "softpick",
+  "t_softmax",
+  "topk_softmax",
   "uniform_proposal",
   "variation_ratio",
 ]
