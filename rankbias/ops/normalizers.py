@@ -7,7 +7,10 @@ from jaxtyping import Array
 
 from rankbias.ops.adaptive import adaptive_temperature_softmax, scalable_softmax
 from rankbias.ops.logistic import logistic_softmax, sigsoftmax
+from rankbias.ops.mechanisms import exponential_mechanism, piecewise_linear_softmax, power_mechanism
+from rankbias.ops.modulated import multimax
 from rankbias.ops.softmax import softmax
+from rankbias.ops.truncated import r_softmax, t_softmax, topk_softmax
 from rankbias.ops.unnormalized import sigmoid_weights, softmax_plus_n, softpick
 
 # f(logits, *, axis=-1, where=None, **own) -> weights of the same shape and dtype.
@@ -20,6 +23,13 @@ NORMALIZERS: dict[str, Callable[..., Array]] = {
   "softmax_plus_n": softmax_plus_n,
   "softpick": softpick,
   "sigmoid_weights": sigmoid_weights,
+  "topk_softmax": topk_softmax,
+  "t_softmax": t_softmax,
+  "r_softmax": r_softmax,
+  "multimax": multimax,
+  "piecewise_linear_softmax": piecewise_linear_softmax,
+  "exponential_mechanism": exponential_mechanism,
+  "power_mechanism": power_mechanism,
 }
 
 
