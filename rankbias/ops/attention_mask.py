@@ -8,22 +8,18 @@ import jax.numpy as jnp
 def attention_mask(shape, mask=None, is_causal=False, lengths=(None, None), window=None):
   """Returns where attention is allowed, with the axes of `shape`, or None for everywhere."""
   *lead, _, length, keys = shape
-  rows, columns = jnp.arange(length)[:, None], jnp.arange(keys)[None, :]
+  ones = (1,) * (len(shape) - 2)
+  rows, columns = jnp.arange(length).reshape(*ones, -1, 1), jnp.arange(keys).reshape(*ones, 1, -1)
   parts = [] if mask is None else [boolean("mask", mask, shape)]
   if is_causal:
     parts.append(columns <= rows)
   if window is not None:
     left, right = _window(window)
     parts.append((columns >= rows - left) & (columns <= rows + right))
-  limits = zip(
-    ("query_seq_lengths", "key_value_seq_lengths"), (rows, columns), lengths, strict=True
-  )
-  parts += [
-    position < _lengths(name, length, lead)
-    for name, position, length in limits
-    if length is not None
-  ]
-  parts = [part.reshape((1,) * (len(shape) - part.ndim) + part.shape) for part in parts]
+  names = ("query_seq_lengths", "key_value_seq_lengths")
+  for name, position, limit in zip(names, (rows, columns), lengths, strict=True):
+    if limit is not None:
+      parts.append(position < _lengths(name, limit, lead))
   return reduce(jnp.logical_and, parts) if parts else None
 
 
