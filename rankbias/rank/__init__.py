@@ -1,5 +1,17 @@
 """Pure functions on matrices and spectra: singular values, their stream, and what they count."""
 
+from rankbias.rank.argmax import Argmaxable, argmaxable
+from rankbias.rank.geometry import (
+  ClassStatistics,
+  NeuralCollapse,
+  class_statistics,
+  neural_collapse,
+)
+from rankbias.rank.label_sets import (
+  ArgmaxableSets,
+  feasible_label_sets_bound,
+  label_set_argmaxable,
+)
 from rankbias.rank.measures import (
   covariance_rank,
   effective_rank,
@@ -9,6 +21,8 @@ from rankbias.rank.measures import (
   rankme,
   stable_rank,
 )
+from rankbias.rank.power_law import PowerLaw, alpha_req, power_law
+from rankbias.rank.similarity import linear_cka, rbf_cka
 from rankbias.rank.spectrum import default_method, singular_values
 from rankbias.rank.streaming import (
   spectrum_all_reduce,
@@ -19,13 +33,27 @@ from rankbias.rank.streaming import (
 )
 
 __all__ = [
+  "Argmaxable",
+  "ArgmaxableSets",
+  "ClassStatistics",
+  "NeuralCollapse",
+  "PowerLaw",
+  "alpha_req",
+  "argmaxable",
+  "class_statistics",
   "covariance_rank",
   "default_method",
   "effective_rank",
   "energy_rank",
+  "feasible_label_sets_bound",
+  "label_set_argmaxable",
+  "linear_cka",
+  "neural_collapse",
   "numerical_rank",
   "participation_ratio",
+  "power_law",
   "rankme",
+  "rbf_cka",
   "singular_values",
   "spectrum_all_reduce",
   "spectrum_finish",

@@ -1,0 +1,186 @@
+"""Neural collapse: how far features, their class means and the classifier are from one simplex."""
+
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int, Real
+
+from rankbias.rank import lapack
+from rankbias.rank.spectrum import working_dtype
+
+GlobalMean = Literal["classes", "samples"]
+
+
+class ClassStatistics(NamedTuple):
+  """What neural collapse is measured from; a class without samples has zeros everywhere."""
+
+  counts: Float[Array, "K"]
+  means: Float[Array, "K d"]
+  variances: Float[Array, "K"]  # mean of |x - mu_c|^2 over the samples of a class
+  within: Float[Array, "d d"]  # mean of (x - mu_c) (x - mu_c)^T over all samples
+
+
+class NeuralCollapse(NamedTuple):
+  """The measures of `neural_collapse`; those of a classifier are None without a kernel."""
+
+  nc1: Float[Array, ""]
+  nc1_trace_ratio: Float[Array, ""]
+  cdnv: Float[Array, ""]
+  nc2: Float[Array, ""]
+  nc2_kernel: Float[Array, ""] | None = None
+  nc3: Float[Array, ""] | None = None
+  nc4: Float[Array, ""] | None = None
+  mean_logits_norm: Float[Array, ""] | None = None
+
+
+@partial(jax.jit, static_argnames=("num_classes", "global_mean"))
+def neural_collapse(
+  features: Real[ArrayLike, "n d"],
+  labels: Int[ArrayLike, "n"],
+  *,
+  num_classes: int,
+  kernel: Real[ArrayLike, "d K"] | None = None,
+  bias: Real[ArrayLike, "K"] | None = None,
+  global_mean: GlobalMean = "classes",
+) -> NeuralCollapse:
+  """Measures neural collapse of features and, where a kernel is given, of the classifier.
+
+  With class means mu_c, M = mu_c - mu_G [K, d], Sigma_B = M^T M / K, Sigma_W the mean of
+  (x - mu_c)(x - mu_c)^T, W = kernel^T and E(G) = |G / |G| - (I - 1 1^T / K) / sqrt(K - 1)|, all
+  norms Frobenius:
+    nc1 = tr(pinv(Sigma_B) Sigma_W) / K       nc1_trace_ratio = tr Sigma_W / tr Sigma_B
+    cdnv = mean over pairs of (v_c + v_c') / (2 |mu_c - mu_c'|^2),  v_c the variance of a class
+    nc2 = E(M M^T)      nc2_kernel = E(W W^T)      nc3 = E(W M^T)
+    nc4 = share of samples on which argmax x W^T + b is the class of the nearest mean
+    mean_logits_norm = |W mu_G + b|
+  All but nc4, which goes to 1, go to 0 as a network collapses.
+
+  Args:
+    labels: samples with a label outside 0..K-1, such as -1 for padding, count nowhere.
+    bias: of the classifier. nc4 is published without one: leave it out to compare.
+    global_mean: mu_G is the mean of the class means, or of the samples; they differ where classes
+      are imbalanced. A class without samples is left out of everything but the argmax of nc4, and
+      K is the number of the others; fewer than two give NaN.
+
+  Source: Papyan, Han & Donoho 2020, arXiv:2008.08186; CDNV: Galanti, Gyorgy & Hutter 2021,
+  arXiv:2112.15121.
+  """
+  statistics = class_statistics(features, labels, num_classes=num_classes)
+  center = center_of(statistics, global_mean)
+  spread = _spread(statistics, center)
+  present = statistics.counts > 0
+  measures = NeuralCollapse(
+    nc1=_variability(statistics, spread),
+    nc1_trace_ratio=jnp.trace(statistics.within) / (jnp.sum(spread**2) / jnp.sum(present)),
+    cdnv=_distance_normalized_variance(statistics, spread),
+    nc2=_simplex_error(_matmul(spread, spread.T), present),
+  )
+  if kernel is None:
+    return measures
+  kernel = jnp.asarray(kernel).astype(spread.dtype)
+  offset = jnp.zeros(num_classes, spread.dtype) if bias is None else jnp.asarray(bias)
+  return measures._replace(
+    nc2_kernel=_simplex_error(_matmul(kernel.T, kernel), present),
+    nc3=_simplex_error(_matmul(spread, kernel).T, present),
+    nc4=_agreement(features, labels, statistics, center, kernel, offset),
+    mean_logits_norm=jnp.linalg.norm(_matmul(center, kernel) + offset),
+  )
+
+
+@partial(jax.jit, static_argnames="num_classes")
+def class_statistics(
+  features: Real[ArrayLike, "n d"], labels: Int[ArrayLike, "n"], *, num_classes: int
+) -> ClassStatistics:
+  """Computes counts, means and variances of the classes, and the covariance within them.
+
+  Means are corrected by the mean of the residuals, so that float32 keeps the variance of features
+  that are nearly collapsed. Labels outside 0..K-1 count nowhere.
+
+  Source: Chan, Golub & LeVeque 1983, The American Statistician 37(3) (corrected two-pass).
+  """
+  x = jnp.asarray(features)
+  x = x.astype(working_dtype(x.dtype))
+  counted, labels = _counted(labels, num_classes)
+  total = partial(jax.ops.segment_sum, segment_ids=labels, num_segments=num_classes)
+  counts = total(counted.astype(x.dtype))
+  divisor = jnp.maximum(counts, 1)
+  x = jnp.where(counted[:, None], x, 0)  # what is not counted may hold anything, NaN included
+  means = total(x) / divisor[:, None]
+  residuals = jnp.where(counted[:, None], x - means[labels], 0)
+  correction = total(residuals) / divisor[:, None]
+  means = means + correction
+  residuals = jnp.where(counted[:, None], residuals - correction[labels], 0)
+  variances = total(jnp.sum(residuals**2, 1)) / divisor
+  within = _matmul(residuals.T, residuals) / jnp.maximum(jnp.sum(counts), 1)
+  return ClassStatistics(counts, means, variances, within)
+
+
+def _counted(labels, num_classes):
+  """Returns which labels name a class, and the labels with the others made 0."""
+  labels = jnp.asarray(labels)
+  counted = (labels >= 0) & (labels < num_classes)
+  return counted, jnp.where(counted, labels, 0)
+
+
+def center_of(statistics: ClassStatistics, kind: str) -> Float[Array, "d"]:
+  """Returns the mean of the class means, or of the samples; raises where the kind is unknown."""
+  if kind not in ("classes", "samples"):
+    raise ValueError(f"global_mean = {kind!r} is unknown: use 'classes' or 'samples'.")
+  counts = statistics.counts
+  weights = (counts > 0).astype(counts.dtype) if kind == "classes" else counts
+  return _matmul(weights, statistics.means) / jnp.maximum(jnp.sum(weights), 1)
+
+
+def _spread(statistics, center):
+  """Returns mu_c - mu_G [K, d], and a row of zeros for a class without samples."""
+  return jnp.where(statistics.counts[:, None] > 0, statistics.means - center[None, :], 0)
+
+
+def _variability(statistics, spread):
+  """Returns tr(pinv(M^T M) Sigma_W) from the singular vectors of M."""
+  _, values, right = lapack.svd(spread)
+  present = jnp.sum(statistics.counts > 0)
+  # A weighted sum of the rows of M is zero, so its rank is below the number of classes; what
+  # rounding leaves in that direction must not be inverted.
+  noise = max(spread.shape) * jnp.finfo(spread.dtype).eps * jnp.max(values, initial=0)
+  used = (values > noise) & (jnp.arange(values.size) < present - 1)
+  energy = jnp.sum(_matmul(right, statistics.within) * right, axis=1)
+  total = jnp.sum(jnp.where(used, energy / jnp.where(used, values, 1) ** 2, 0))
+  return jnp.where(jnp.any(used), total, jnp.nan)
+
+
+def _distance_normalized_variance(statistics, spread):
+  gram = _matmul(spread, spread.T)
+  squares = jnp.diagonal(gram)
+  distances = jnp.maximum(squares[:, None] + squares[None, :] - 2 * gram, 0)
+  v, present = statistics.variances, statistics.counts > 0
+  pairs = present[:, None] & present[None, :] & ~jnp.eye(v.size, dtype=bool)
+  ratio = (v[:, None] + v[None, :]) / (2 * jnp.where(pairs, distances, 1))
+  return jnp.sum(jnp.where(pairs, ratio, 0)) / jnp.sum(pairs)
+
+
+def _simplex_error(gram, present):
+  """Returns |G / |G| - (I - 1 1^T / K) / sqrt(K - 1)| over the classes present."""
+  pairs = present[:, None] & present[None, :]
+  k = jnp.sum(present).astype(gram.dtype)
+  gram = jnp.where(pairs, gram, 0)
+  target = (jnp.eye(gram.shape[0], dtype=gram.dtype) - 1 / k) / jnp.sqrt(k - 1)
+  return jnp.linalg.norm(gram / jnp.linalg.norm(gram) - jnp.where(pairs, target, 0))
+
+
+def _agreement(features, labels, statistics, center, kernel, bias):
+  """Returns the share of counted samples where classifier and nearest class mean agree."""
+  x = jnp.asarray(features).astype(kernel.dtype)
+  chosen = jnp.argmax(_matmul(x, kernel) + bias[None, :], axis=1)
+  means = statistics.means - center[None, :]  # distances lose fewer digits around the mean
+  distances = jnp.sum(means**2, 1)[None, :] - 2 * _matmul(x - center[None, :], means.T)
+  distances = jnp.where(statistics.counts[None, :] > 0, distances, jnp.inf)
+  counted, _ = _counted(labels, statistics.counts.size)
+  agreed = (chosen == jnp.argmin(distances, axis=1)) & counted
+  return jnp.sum(agreed) / jnp.sum(counted)
+
+
+def _matmul(a, b):
+  return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
