@@ -12,6 +12,8 @@ from rankbias.data.source import Source
 from rankbias.models import build_head, build_model
 from rankbias.train import parallel
 
+DROPOUT = 2  # the child of an image's key for dropout; augmentation draws from the children 0 and 1
+
 
 def build(config: ConfigDict, source: Source):
   """The model and the head that a config names, as flax modules."""
@@ -44,10 +46,14 @@ def make_loss(model, head, normalize: Callable, config: ConfigDict) -> Callable:
   """The training loss of `train.step.make_step`: augmentation, network, tempered cross-entropy."""
 
   def loss(params, extra, batch, key, numbers):
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["positions"])
+    keys = fold_in(key, batch["positions"])
     x = augment(batch["x"], keys, pad=config.data.crop, flip=config.data.flip)
     (features, _), extra = model.apply(
-      {"params": params["model"], **extra}, normalize(x), True, mutable=["batch_stats"]
+      {"params": params["model"], **extra},
+      normalize(x),
+      True,
+      jax.vmap(jax.random.fold_in, (0, None))(keys, DROPOUT),
+      mutable=["batch_stats"],
     )
     variables, labels = {"params": params["head"]}, batch["y"]
     losses = head.apply(
@@ -68,10 +74,16 @@ def make_apply(model, normalize: Callable) -> Callable:
   """The `apply` of a Predictor: raw images in, evaluation mode unless a key switches dropout on."""
 
   def apply(params, x, *, key=None, **overrides):
-    rngs = None if key is None else {"dropout": key}
-    return model.clone(**overrides).apply(params, normalize(x), False, rngs=rngs)
+    if key is not None and key.ndim == 0:
+      key = fold_in(key, jnp.arange(len(x)))
+    return model.clone(**overrides).apply(params, normalize(x), False, key)
 
   return apply
+
+
+def fold_in(key, positions) -> jax.Array:
+  """One key per image, from its position."""
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
 
 
 def make_apply_head(head) -> Callable:

@@ -13,7 +13,7 @@ class Predictor(NamedTuple):
 
   Attributes:
     apply: (params, x, *, key=None, **overrides) -> (features [B, d], acts {layer: [B, ...]}) of raw
-      uint8 images; a key switches dropout on.
+      uint8 images; a typed random key, one for all or one per image [B], switches dropout on.
     params: the model's variables.
     head: (head_params, features) -> logits [B, C], before any temperature.
     head_params: the head's variables.

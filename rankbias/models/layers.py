@@ -1,9 +1,10 @@
-"""What the models share: the initialisation and the normalisation layers."""
+"""What the models share: the initialisation, the normalisation layers and dropout."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 # He's normal initialisation: variance 2 / fan_in, which keeps the scale of activations through a
@@ -75,3 +76,34 @@ def check_norm(kind: str) -> None:
   """Raises ValueError when `kind` names no normalisation layer."""
   if kind not in NORMS:
     raise ValueError(f"norm={kind!r} is unknown: choose one of {', '.join(NORMS)}.")
+
+
+def dropout(x: jax.Array, rate: float, keys: jax.Array | None, layer: int) -> jax.Array:
+  """Sets every feature to zero with probability `rate` and divides the others by 1 - rate.
+
+  The expectation is x. What is dropped from an image depends on its key and on the layer alone, so
+  that the result does not depend on how a batch is cut into devices.
+
+  Args:
+    keys: one random key per image, [B]; None returns x, and so does a rate of 0.
+    layer: tells the dropout layers of a model apart.
+
+  Source: Srivastava et al. 2014, "Dropout: a simple way to prevent neural networks from
+  overfitting".
+  """
+  if keys is None or not rate:
+    return x
+  keep = np.float32(1 - rate)  # the same draws in a float64 program
+
+  def kept(key):
+    return jax.random.bernoulli(jax.random.fold_in(key, layer), keep, x.shape[1:])
+
+  return jnp.where(jax.vmap(kept)(keys), x / (1 - rate), 0)
+
+
+def check_dropout(rate: float) -> None:
+  """Raises ValueError when `rate` is no probability with which features can be dropped."""
+  if not 0 <= rate < 1:
+    raise ValueError(
+      f"dropout={rate} must lie in [0, 1): it is the probability that a feature is set to zero."
+    )

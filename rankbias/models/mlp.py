@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from rankbias.models.layers import HE, Norm, check_norm
+from rankbias.models.layers import HE, Norm, check_dropout, check_norm, dropout
 
 
 class MLP(nn.Module):
@@ -22,6 +22,7 @@ class MLP(nn.Module):
   Attributes:
     depth: the number of weight layers including the head, which is not part of this module.
     norm: "none", "batch" or "layer", between the linear map and the ReLU.
+    dropout: the probability with which a feature is dropped, after every ReLU, when keys are given.
     axis_name: the mapped axis over which "batch" shares its statistics.
   """
 
@@ -29,6 +30,7 @@ class MLP(nn.Module):
   width: int = 256
   use_bias: bool = False
   norm: str = "none"
+  dropout: float = 0.0
   axis_name: str | None = None
   dtype: Any = "float32"
   param_dtype: Any = "float32"
@@ -39,6 +41,7 @@ class MLP(nn.Module):
     if self.width < 1:
       raise ValueError(f"width={self.width} is no layer: use width >= 1.")
     check_norm(self.norm)
+    check_dropout(self.dropout)
     super().__post_init__()
 
   @property
@@ -52,13 +55,18 @@ class MLP(nn.Module):
     return tuple(f"layer{i}/relu" for i in range(1, self.depth))
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the features [B, width] and every layer's activations by name."""
+  def __call__(
+    self, x: jax.Array, train: bool = False, keys: jax.Array | None = None
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the features [B, width] and every layer's activations by name.
+
+    Keys, one per image, switch dropout on.
+    """
     types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
     x = x.reshape(x.shape[0], -1)
     acts = {}
     for i, name in enumerate(self.act_names, 1):
       x = nn.Dense(self.width, self.use_bias, kernel_init=HE, **types, name=f"layer{i}")(x)
       x = Norm(self.norm, self.axis_name, **types, name=f"layer{i}_norm")(x, train)
-      x = acts[name] = nn.relu(x)
+      x = acts[name] = dropout(nn.relu(x), self.dropout, keys, i)
     return x, acts

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from rankbias.models.layers import HE, Norm, check_norm
+from rankbias.models.layers import HE, Norm, check_dropout, check_norm, dropout
 
 # Convolutions per stage; a stage has WIDTHS times the base width and ends in a max pooling.
 STAGES = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -28,6 +28,8 @@ class VGG(nn.Module):
     layers: 11, 13, 16 or 19, the name of the configuration in the VGG paper.
     width: channels of the first stage.
     norm: "none", "batch" or "layer", between the convolution and the ReLU.
+    dropout: the probability with which a feature is dropped, at the end of every stage, when keys
+      are given.
     flatten: True hands all positions to the head, False their mean; the same for 32x32 images.
     axis_name: the mapped axis over which "batch" shares its statistics.
     stage_sizes: convolutions per stage in place of those that `layers` names (for tests).
@@ -39,6 +41,7 @@ class VGG(nn.Module):
   width: int = 64
   use_bias: bool = False
   norm: str = "batch"
+  dropout: float = 0.0
   flatten: bool = False
   axis_name: str | None = None
   stage_sizes: tuple[int, ...] | None = None
@@ -51,6 +54,7 @@ class VGG(nn.Module):
     if self.stage_sizes is not None and not 1 <= len(self.stage_sizes) <= len(WIDTHS):
       raise ValueError(f"stage_sizes={self.stage_sizes} must have 1 to {len(WIDTHS)} stages.")
     check_norm(self.norm)
+    check_dropout(self.dropout)
     super().__post_init__()
 
   @property
@@ -64,8 +68,13 @@ class VGG(nn.Module):
     return (*(f"conv{i}/relu" for i in range(1, self.weight_layers)), "pool")
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the features [B, d] and the activations by name."""
+  def __call__(
+    self, x: jax.Array, train: bool = False, keys: jax.Array | None = None
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the features [B, d] and the activations by name.
+
+    Keys, one per image, switch dropout on.
+    """
     types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
     acts = {}
     for factor, count in zip(WIDTHS, self.stage_sizes or STAGES[self.layers], strict=False):
@@ -77,6 +86,7 @@ class VGG(nn.Module):
         x = acts[f"conv{i}/relu"] = nn.relu(x)
       if min(x.shape[1:3]) > 1:
         x = nn.max_pool(x, (2, 2), (2, 2))
+      x = dropout(x, self.dropout, keys, len(acts))
     x = x.reshape(x.shape[0], -1) if self.flatten else x.mean((1, 2))
     acts["pool"] = x
     return x, acts

@@ -115,8 +115,7 @@ def _expected_entropy(probabilities, where):
 def _mutual_information(probabilities, where):
   p = _masked(probabilities, where)
   q = jnp.mean(p, 0, keepdims=True)
-  terms = p * _log_ratio(p, q) - (p - q)
-  information = jnp.sum(jnp.mean(terms, 0), -1)
+  information = jnp.sum(jnp.mean(_divergence(p, q), 0), -1)
   return jnp.maximum(information, 0).astype(float_dtype(probabilities))
 
 
@@ -150,11 +149,16 @@ def _masked(probabilities, where):
   return p if where is None else jnp.where(jnp.broadcast_to(where, p.shape), p, 0)
 
 
-def _log_ratio(p, q):
-  """Computes log(p / q) to full relative precision for p near q; finite for p = 0."""
+def _divergence(p, q):
+  """Computes p log(p / q) - (p - q), to its own precision where p is near q.
+
+  There it is written in the relative difference alone: compiled code may round two differences
+  p - q of one expression differently, and what is left of that would be larger than the result.
+  """
   near = p > q / 2
   excess = jnp.where(near, (p - q) / jnp.where(near, q, 1), 0)
-  return jnp.where(near, jnp.log1p(excess), _log(p) - _log(q))
+  small = q * ((1 + excess) * jnp.log1p(excess) - excess)
+  return jnp.where(near, small, p * (_log(p) - _log(q)) - (p - q))
 
 
 def _entropy(p):
