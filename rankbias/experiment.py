@@ -132,7 +132,7 @@ def check(config: ConfigDict) -> None:
     raise ValueError(f"label_smoothing={config.label_smoothing} must lie in [0, 1)")
   if config.dtype == "float64" and not jax.config.jax_enable_x64:
     raise ValueError("dtype='float64' needs 64-bit JAX; start with JAX_ENABLE_X64=1")
-  check_options(config.evaluate)
+  check_options(config.evaluate, flat)
   optimizer.check(config.optimizer)
   parallel.check_batch(config.batch_size)
 

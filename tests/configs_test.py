@@ -8,7 +8,10 @@ from rankbias import experiment
 from rankbias.config import load, override
 
 FILES = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
-VARIANTS = {"cifar_T": ["resnet18", "vgg", "resnet18,smoke", "vgg,smoke"]}
+VARIANTS = {
+  "cifar_T": ["resnet18", "vgg", "resnet18,smoke", "vgg,smoke"],
+  "digits_T": ["dropout", "dropout,smoke"],
+}
 CASES = [(path, arg) for path in FILES for arg in ["", "smoke", *VARIANTS.get(path.stem, [])]]
 
 

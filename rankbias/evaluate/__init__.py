@@ -11,14 +11,31 @@ from typing import Any
 from rankbias.evaluate.accuracy import accuracy
 from rankbias.evaluate.predictor import Predictor
 from rankbias.evaluate.spectra import measure_layers, spectra
+from rankbias.evaluate.uncertainty import uncertainty
 
-EVALUATIONS = {"accuracy": accuracy, "spectra": spectra}
+EVALUATIONS = {"accuracy": accuracy, "spectra": spectra, "uncertainty": uncertainty}
 
-__all__ = ["EVALUATIONS", "Predictor", "accuracy", "check_options", "measure_layers", "spectra"]
+LEAST = {"samples": 2}  # of options that count; 1 elsewhere
+NEEDS = {"uncertainty": "model.dropout"}  # the field of a config that must be above 0
+
+__all__ = [
+  "EVALUATIONS",
+  "Predictor",
+  "accuracy",
+  "check_options",
+  "measure_layers",
+  "spectra",
+  "uncertainty",
+]
 
 
-def check_options(chosen: Mapping[str, Mapping[str, Any]]) -> None:
-  """Raises for unknown evaluations, options that one does not have, and counts below one."""
+def check_options(chosen: Mapping[str, Mapping[str, Any]], fields: Mapping[str, Any]) -> None:
+  """Raises for evaluations that cannot be made of a network as its config makes it.
+
+  Args:
+    chosen: {evaluation: options}; both must exist, and counts must be large enough.
+    fields: all fields of the config, {"model.dropout": 0.1, ...}.
+  """
   for name, options in chosen.items():
     if name not in EVALUATIONS:
       raise ValueError(f"evaluate.{name} is unknown; use {', '.join(EVALUATIONS)}")
@@ -29,5 +46,12 @@ def check_options(chosen: Mapping[str, Mapping[str, Any]]) -> None:
         raise ValueError(
           f"evaluate.{name}.{option} is unknown; use {', '.join(known) or 'no option'}"
         )
-      if isinstance(value, int) and value < 1:
-        raise ValueError(f"evaluate.{name}.{option}={value} must be at least 1")
+      least = LEAST.get(option, 1)
+      if isinstance(value, int) and value < least:
+        raise ValueError(f"evaluate.{name}.{option}={value} must be at least {least}")
+    need = NEEDS.get(name)
+    if need and not fields.get(need, 0) > 0:
+      raise ValueError(
+        f"evaluate.{name} needs {need} above 0, and it is {fields.get(need, 'not set')}; "
+        f"set it (0.1, for instance) or remove evaluate.{name}"
+      )
