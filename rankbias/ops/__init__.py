@@ -23,6 +23,7 @@ from rankbias.ops.midx import midx_log_probability, midx_sample
 from rankbias.ops.midx_index import MidxIndex, midx_build, midx_from_codes, midx_update
 from rankbias.ops.modulated import multimax
 from rankbias.ops.normalizers import NORMALIZERS, normalizer
+from rankbias.ops.output import dft_bias, dft_kernel, dft_logits
 from rankbias.ops.proposals import (
   MidxProposal,
   PopularityProposal,
@@ -44,6 +45,7 @@ from rankbias.ops.softmax_free import (
   normalized_newton_inverse,
   softmax_free_attention,
 )
+from rankbias.ops.spectral import soft_decay
 from rankbias.ops.truncated import r_softmax, t_softmax, topk_softmax
 from rankbias.ops.uncertainty import (
   expected_entropy,
@@ -66,6 +68,9 @@ __all__ = [
   "angular_margin",
   "binned_search_softmax_loss",
   "cross_entropy",
+  "dft_bias",
+  "dft_kernel",
+  "dft_logits",
   "dot_product_attention",
   "entropy",
   "entropy_polynomial",
@@ -100,6 +105,7 @@ __all__ = [
   "search_softmax_loss",
   "sigmoid_weights",
   "sigsoftmax",
+  "soft_decay",
   "softmax",
   "softmax_free_attention",
   "softmax_plus_n",
