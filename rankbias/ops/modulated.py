@@ -14,8 +14,8 @@ from rankbias.ops.softmax import normalize
 def multimax(
   logits: Real[ArrayLike, "*shape"],
   *,
-  ranges: Real[ArrayLike, "knots ..."] | Sequence[Real[ArrayLike, "..."]],
-  slopes: Real[ArrayLike, "knots ..."] | Sequence[Real[ArrayLike, "..."]],
+  ranges: Real[ArrayLike, "_ ..."] | Sequence[Real[ArrayLike, "..."]],
+  slopes: Real[ArrayLike, "_ ..."] | Sequence[Real[ArrayLike, "..."]],
   axis: Axis = -1,
   where: Bool[ArrayLike, "*#shape"] | None = None,
 ) -> Float[Array, "*shape"]:
