@@ -45,6 +45,7 @@ from rankbias.ops.softmax_free import (
   normalized_newton_inverse,
   softmax_free_attention,
 )
+from rankbias.ops.sparse import entmax, entmax15, sparsemax
 from rankbias.ops.spectral import soft_decay
 from rankbias.ops.truncated import r_softmax, t_softmax, topk_softmax
 from rankbias.ops.uncertainty import (
@@ -72,6 +73,8 @@ __all__ = [
   "dft_kernel",
   "dft_logits",
   "dot_product_attention",
+  "entmax",
+  "entmax15",
   "entropy",
   "entropy_polynomial",
   "expected_entropy",
@@ -110,6 +113,7 @@ __all__ = [
   "softmax_free_attention",
   "softmax_plus_n",
   "softpick",
+  "sparsemax",
   "t_softmax",
   "topk_softmax",
   "uniform_proposal",
