@@ -7,6 +7,7 @@ from rankbias.ops.adaptive import (
 )
 from rankbias.ops.attention import dot_product_attention
 from rankbias.ops.attention_flax import flax_attention
+from rankbias.ops.fenchel_young import fenchel_young_loss
 from rankbias.ops.logistic import logistic_softmax, sigsoftmax
 from rankbias.ops.losses import cross_entropy
 from rankbias.ops.margin import (
@@ -79,6 +80,7 @@ __all__ = [
   "entropy_polynomial",
   "expected_entropy",
   "exponential_mechanism",
+  "fenchel_young_loss",
   "flax_attention",
   "guided_additive_margin",
   "guided_angular_margin",
