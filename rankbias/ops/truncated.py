@@ -37,7 +37,7 @@ def topk_softmax(
     ValueError: k is not an integer, or known before tracing and below 1.
 
   Example: topk_softmax([0., 0., -1., -2.], k=2) is [.5, .5, 0., 0.].
-  Source: Fan, Lewis & Dauphin 2018, arXiv:1805.04833, section 5 (top-k sampling).
+  Source: Shazeer et al. 2017, arXiv:1701.06538 (there before the softmax of a gate).
   """
   remedy = "must be an integer >= 1: it counts the logits that are kept. Pass k=1 for the arg max."
   whole = jnp.issubdtype(jnp.result_type(k), jnp.integer)
