@@ -144,7 +144,7 @@ def test_transformations_and_dtypes():
   for i, j in np.ndindex(2, 3):
     np.testing.assert_allclose(whole[i, j], rebuild(x[i, j], -0.2), atol=2e-5)
   np.testing.assert_allclose(jax.jit(jax.vmap(ops.soft_decay))(x), whole, atol=1e-6)
-  gradient = jax.grad(lambda x: jnp.sum(ops.soft_decay(x) ** 3))
+  gradient = jax.jit(jax.grad(lambda x: jnp.sum(ops.soft_decay(x) ** 3)))
   np.testing.assert_allclose(
     jax.vmap(gradient)(x[0]), [gradient(m) for m in x[0]], rtol=1e-3, atol=1e-3
   )
