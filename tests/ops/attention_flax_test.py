@@ -199,13 +199,13 @@ def test_every_map_trains(name, task):
     value, grads = jax.value_and_grad(loss)(params, key)
     updates, state = adam.update(grads, state)
     query = grads["params"]["MultiHeadDotProductAttention_0"]["query"]["kernel"]
-    finite = jnp.isfinite(optax.global_norm(grads))
-    return (optax.apply_updates(params, updates), state), (value, optax.global_norm(query), finite)
+    finite = jnp.isfinite(jax.flatten_util.ravel_pytree(grads)[0]).all()
+    return (optax.apply_updates(params, updates), state), (value, jnp.abs(query).max(), finite)
 
   keys = jax.random.split(jax.random.key(1), 40)
   train = jax.jit(lambda carry: jax.lax.scan(step, carry, keys)[1])
-  losses, norms, finite = jax.device_get(train((params, adam.init(params))))
-  assert np.isfinite(losses).all() and np.all(finite) and norms.max() > 0
+  losses, slopes, finite = jax.device_get(train((params, adam.init(params))))
+  assert np.isfinite(losses).all() and np.all(finite) and slopes.max() > 0
   assert losses[-5:].mean() < 0.6 * losses[0]
 
 
