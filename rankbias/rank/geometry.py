@@ -55,7 +55,7 @@ def neural_collapse(
     nc2 = E(M M^T)      nc2_kernel = E(W W^T)      nc3 = E(W M^T)
     nc4 = share of samples on which argmax x W^T + b is the class of the nearest mean
     mean_logits_norm = |W mu_G + b|
-  All but nc4, which goes to 1, go to 0 as a network collapses.
+  All but nc4, which goes to 1, and the last go to 0 as a network collapses.
 
   Args:
     labels: samples with a label outside 0..K-1, such as -1 for padding, count nowhere.
@@ -63,6 +63,9 @@ def neural_collapse(
     global_mean: mu_G is the mean of the class means, or of the samples; they differ where classes
       are imbalanced. A class without samples is left out of everything but the argmax of nc4, and
       K is the number of the others; fewer than two give NaN.
+
+  Raises:
+    ValueError: global_mean is unknown, or kernel has another number of classes.
 
   Source: Papyan, Han & Donoho 2020, arXiv:2008.08186; CDNV: Galanti, Gyorgy & Hutter 2021,
   arXiv:2112.15121.
@@ -72,7 +75,7 @@ def neural_collapse(
   spread = _spread(statistics, center)
   present = statistics.counts > 0
   measures = NeuralCollapse(
-    nc1=_variability(statistics, spread),
+    nc1=_variability(statistics.within, spread, jnp.sum(present) - 1),
     nc1_trace_ratio=jnp.trace(statistics.within) / (jnp.sum(spread**2) / jnp.sum(present)),
     cdnv=_distance_normalized_variance(statistics, spread),
     nc2=_simplex_error(_matmul(spread, spread.T), present),
@@ -80,6 +83,10 @@ def neural_collapse(
   if kernel is None:
     return measures
   kernel = jnp.asarray(kernel).astype(spread.dtype)
+  if kernel.shape[1] != num_classes:
+    raise ValueError(
+      f"kernel has {kernel.shape[1]} columns for num_classes = {num_classes}: pass it as [d, K]."
+    )
   offset = jnp.zeros(num_classes, spread.dtype) if bias is None else jnp.asarray(bias)
   return measures._replace(
     nc2_kernel=_simplex_error(_matmul(kernel.T, kernel), present),
@@ -138,17 +145,37 @@ def _spread(statistics, center):
   return jnp.where(statistics.counts[:, None] > 0, statistics.means - center[None, :], 0)
 
 
-def _variability(statistics, spread):
-  """Returns tr(pinv(M^T M) Sigma_W) from the singular vectors of M."""
+def _inverse(spread, bound):
+  """Returns V [r, d] and 1 / sigma_i^2 of M = U diag(sigma) V, 0 beyond the rank of M."""
   _, values, right = lapack.svd(spread)
-  present = jnp.sum(statistics.counts > 0)
   # A weighted sum of the rows of M is zero, so its rank is below the number of classes; what
   # rounding leaves in that direction must not be inverted.
   noise = max(spread.shape) * jnp.finfo(spread.dtype).eps * jnp.max(values, initial=0)
-  used = (values > noise) & (jnp.arange(values.size) < present - 1)
-  energy = jnp.sum(_matmul(right, statistics.within) * right, axis=1)
-  total = jnp.sum(jnp.where(used, energy / jnp.where(used, values, 1) ** 2, 0))
-  return jnp.where(jnp.any(used), total, jnp.nan)
+  used = (values > noise) & (jnp.arange(values.size) < bound)
+  return right, jnp.where(used, 1 / jnp.where(used, values, 1) ** 2, 0)
+
+
+@jax.custom_jvp
+def _variability(within, spread, bound):
+  """Returns tr(pinv(M^T M) Sigma_W), the rank of M at most `bound`; NaN where it is 0."""
+  right, squares = _inverse(spread, bound)
+  energy = jnp.sum(_matmul(right, within) * right, axis=1)
+  return jnp.where(jnp.any(squares > 0), jnp.sum(energy * squares), jnp.nan)
+
+
+@_variability.defjvp
+def _variability_jvp(primals, tangents):
+  (within, spread, bound), (d_within, d_spread, _) = primals, tangents
+  right, squares = _inverse(spread, bound)
+  inverse = _matmul(right.T * squares[None, :], right)  # P, and Q projects off the rows of M
+  outside = jnp.eye(right.shape[1], dtype=right.dtype) - _matmul(
+    right.T * (squares > 0)[None, :], right
+  )
+  # At constant rank d tr(P S) = <P, dS> + 2 <M G, dM>,  G = Q S P P + P P S Q - P S P.
+  half = _matmul(_matmul(outside, _matmul(within, inverse)), inverse)
+  slope = half + half.T - _matmul(inverse, _matmul(within, inverse))
+  rate = jnp.sum(inverse * d_within) + 2 * jnp.sum(_matmul(spread, slope) * d_spread)
+  return _variability(within, spread, bound), rate
 
 
 def _distance_normalized_variance(statistics, spread):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from rankbias import rank
 from rankbias.rank import geometry
@@ -158,6 +159,28 @@ def test_vmap_over_members_and_half_precision():
     np.testing.assert_allclose([m[i] for m in both], alone, rtol=1e-5)
   half = measure(jnp.asarray(features[0], jnp.bfloat16), kernel[0])
   assert half.nc1.dtype == jnp.float32 and abs(half.nc1 / both.nc1[0] - 1) < 0.05
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3)])
+def test_derivatives(shape):
+  k, d = shape
+  labels = np.arange(20) % k
+  with jax.enable_x64(True):
+    features = jnp.asarray(RNG.normal(size=(20, d)) + 2 * RNG.normal(size=(k, d))[labels])
+    kernel = jnp.asarray(RNG.normal(size=(d, k)))
+
+    def smooth(features, kernel):
+      ours = rank.neural_collapse(features, labels, num_classes=k, kernel=kernel)
+      return [ours.nc1, ours.nc1_trace_ratio, ours.cdnv, ours.nc2, ours.nc2_kernel, ours.nc3]
+
+    check_grads(smooth, (features, kernel), order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6)
+
+
+def test_a_kernel_of_other_classes():
+  with pytest.raises(ValueError, match=r"kernel has 4 columns for num_classes = 2: .* \[d, K\]"):
+    rank.neural_collapse(
+      np.ones((4, 2)), np.array([0, 0, 1, 1]), num_classes=2, kernel=np.ones((2, 4))
+    )
 
 
 def test_unknown_global_mean():
