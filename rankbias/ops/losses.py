@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from rankbias.ops.labels import label_entries
 from rankbias.ops.rows import float_dtype, masked_logits, row_count
 from rankbias.ops.softmax import checked_temperature, log_normalize
 
@@ -41,7 +42,7 @@ def cross_entropy(
   logits, labels = jnp.asarray(logits), jnp.asarray(labels)
   if not isinstance(label_smoothing, jax.core.Tracer) and not 0 <= label_smoothing < 1:
     raise ValueError(f"label_smoothing = {label_smoothing} must lie in [0, 1); 0 switches it off.")
-  _check_shapes(logits, labels, axis)
+  check_label_shapes(logits, labels, axis)
   temperature = checked_temperature(temperature)
   return _cross_entropy(logits, labels, temperature, label_smoothing, where, axis=axis)
 
@@ -50,7 +51,7 @@ def cross_entropy(
 def _cross_entropy(logits, labels, temperature, label_smoothing, where, *, axis):
   masked = masked_logits(logits, temperature, where)
   mass = masked != -jnp.inf
-  target = _target(labels, masked, axis)
+  target = label_distribution(labels, masked, axis)
   count = row_count(mass, axis, masked.dtype)
   target = (1 - label_smoothing) * target + label_smoothing * mass / count
   used = (mass | (target != 0)) & jnp.any(mass, axis, keepdims=True)
@@ -59,17 +60,16 @@ def _cross_entropy(logits, labels, temperature, label_smoothing, where, *, axis)
   return jnp.sum(jnp.where(used, -target * logs, 0), axis).astype(float_dtype(logits))
 
 
-def _target(labels, logits, axis):
+def label_distribution(labels, logits, axis):
   """Returns labels as distributions over `axis`; NaN where an integer names no class."""
   if not jnp.issubdtype(labels.dtype, jnp.integer):
     return labels.astype(logits.dtype)
-  classes = logits.shape[axis]
-  index = jnp.expand_dims(labels.astype(jnp.int32), axis)
-  hit = index == jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis % logits.ndim)
-  return jnp.where((index >= 0) & (index < classes), hit.astype(logits.dtype), jnp.nan)
+  hit, known = label_entries(labels, logits.shape, axis)
+  return jnp.where(known, hit.astype(logits.dtype), jnp.nan)
 
 
-def _check_shapes(logits, labels, axis):
+def check_label_shapes(logits, labels, axis):
+  """Raises unless labels are class indices, or distributions of the shape of logits."""
   rows = list(logits.shape)
   del rows[axis]
   integer = jnp.issubdtype(labels.dtype, jnp.integer)

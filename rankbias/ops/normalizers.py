@@ -50,10 +50,9 @@ def normalizer(name: str, **own) -> Callable[..., Array]:
   Example: normalizer("topk_softmax", k=2)(jnp.zeros(4)) is [.25, .25, .25, .25] (all are tied).
   """
   if name not in NORMALIZERS:
-    near = difflib.get_close_matches(name, NORMALIZERS, n=1, cutoff=0)
-    raise ValueError(
-      f"normalizer = {name!r} is unknown: did you mean {near[0]!r}? Known: {', '.join(NORMALIZERS)}."
-    )
+    near = difflib.get_close_matches(name, NORMALIZERS, n=1, cutoff=0)[0]
+    names = ", ".join(NORMALIZERS)
+    raise ValueError(f"normalizer = {name!r} is unknown: did you mean {near!r}? Known: {names}.")
   known = own_arguments(NORMALIZERS[name])
   needed = [
     argument for argument, parameter in known.items() if parameter.default is parameter.empty

@@ -13,11 +13,11 @@ def masked_logits(logits, temperature, where):
   """Returns logits / temperature, in float32 or wider, with -inf at every entry without mass."""
   logits = jnp.asarray(logits)
   logits = logits.astype(jnp.promote_types(float_dtype(logits), jnp.float32))
+  if where is not None:
+    logits = jnp.where(jnp.broadcast_to(where, logits.shape), logits, -jnp.inf)
   if temperature is not None:
     scale = jnp.broadcast_to(jnp.asarray(temperature, logits.dtype), logits.shape)
     logits = _tempered(logits, scale)
-  if where is not None:
-    logits = jnp.where(jnp.broadcast_to(where, logits.shape), logits, -jnp.inf)
   return logits
 
 

@@ -77,7 +77,7 @@ def entmax(
     ValueError: alpha is known to be below 1, or differs along `axis`. A traced one below 1 gives
       NaN.
 
-  Example: entmax([-2., 0., .5], alpha=1.25) is [.0117, .3621, .6262].
+  Example: entmax([-2., 0., .5], alpha=1.25) is [.0053, .3521, .6426].
   Source: Peters, Niculae & Martins 2019, arXiv:1905.05702; the derivative in alpha, Correia,
     Niculae & Martins 2019, arXiv:1909.00015.
   """

@@ -9,11 +9,11 @@ relative otherwise. The unknown t is s itself for a < 1/4, where it keeps all di
 t = a s - 1 from there on, which is the usual threshold, (alpha - 1) (z - max z) = t at the border
 of the support, and keeps the digits of small weights.
 
-G = S^a - 1, over a for small a, is but for constants the norm || 1 + a y ||_(1/a): for a <= 1 convex
-in t and decreasing with a slope of at most -1, a straight line for a = 0. The secant method on G
-needs one sum over the row a pass and hardly more passes than Newton's method, which needs two sums.
-No sort, and no bisection, except where a chord leaves the bracket; for a > 1 G is not convex, and
-every other step halves the bracket.
+G = S^a - 1, over a for small a, is but for constants the norm || 1 + a y ||_(1/a): for a <= 1
+convex in t and decreasing with a slope of at most -1, a straight line for a = 0. The secant method
+on G needs one sum over the row a pass and hardly more passes than Newton's method, which needs two
+sums. No sort, and no bisection, except where a chord leaves the bracket; for a > 1 G is not convex,
+and every other step halves the bracket.
 """
 
 from functools import partial
@@ -42,8 +42,7 @@ def tsallis_normalize(logits, a, axis):
   """
   if isinstance(a, float):
     return normalize(logits, axis) if a == 0 else _normalize_fixed(logits, a, axis)
-  # log1p(a y) / a is y to the last digit for a = 1e-20: alpha = 1 needs no case of its own.
-  return _normalize_array(logits, jnp.maximum(a, 1e-20).astype(logits.dtype), axis)
+  return _normalize_array(logits, jnp.asarray(a, logits.dtype), axis)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
@@ -59,15 +58,20 @@ def _normalize_fixed_jvp(a, axis, primals, tangents):
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _normalize_array(logits, a, axis):
-  return _solve(logits, a, axis)
+  return _solve(logits, _nonzero(a), axis)
 
 
 @_normalize_array.defjvp
 def _normalize_array_jvp(axis, primals, tangents):
   weights = _normalize_array(*primals, axis)
   d_logits, d_a = tangents
-  a = primals[1]
+  a = _nonzero(primals[1])
   return weights, _along_simplex(d_logits, _slope_in_a(weights, a) * d_a, _slope(weights, a), axis)
+
+
+def _nonzero(a):
+  """Returns a, or 1e-20 for 0, where log1p(a y) / a is y to the last digit."""
+  return jnp.where(a == 0, 1e-20, a)
 
 
 def _along_simplex(d_logits, direct, slope, axis):
@@ -210,3 +214,12 @@ def _curve(x):
   series = jnp.polyval(jnp.asarray((-((-1.0) ** k) * (k + 1) / (k + 2))[::-1], x.dtype), x)
   far = jnp.where(near, -0.5, x)
   return jnp.where(near, series, (far / (1 + far) - jnp.log1p(far)) / far**2)
+
+
+def tsallis_negentropy(weights, a, axis):
+  """Returns (sum p^(1+a) - p) / (a (1 + a)), sum p log p for a = 0, without `axis`."""
+  inside = weights > 0
+  safe = jnp.where(inside, weights, 1)
+  a = _nonzero(jnp.asarray(a, weights.dtype))
+  parts = safe * jnp.expm1(a * jnp.log(safe)) / (a * (1 + a))
+  return jnp.sum(jnp.where(inside, parts, 0), axis)
