@@ -9,6 +9,8 @@ from jaxtyping import Array, ArrayLike, Float, Int, Integer, Real
 from rankbias.ops.categorical import draw, log_sum_exp
 from rankbias.ops.midx_index import Key, MidxIndex, index_width
 
+CELLS = 2**22  # scores of cells, over all queries, held at once
+
 
 def midx_log_probability(
   index: MidxIndex, query: Real[ArrayLike, "*batch d"], item_ids: Integer[ArrayLike, "..."]
@@ -46,7 +48,8 @@ def midx_sample(
 
   First a codeword of the first half, P(a) ~ exp(q0.a) sum_b W(a, b) exp(q1.b), then one of the
   second, P(b | a) ~ W(a, b) exp(q1.b), then an item of the cell by its weight. Neither time
-  (K^2 a query, K a draw) nor memory depends on V, but for a binary search where items have weights.
+  (K^2 a query, K a draw) nor memory (K a draw) depends on V, but for a binary search where items
+  have weights.
 
   Args:
     num_samples: draws a query, 1 or more.
@@ -81,7 +84,12 @@ def _scores(index, query):
     jnp.einsum("nh,kh->nk", q, c, precision="highest")
     for q, c in zip(halves, index.codebooks, strict=True)
   )
-  return r0, r1, r0 + log_sum_exp(r1[:, None, :] + index.log_mass[None])
+
+  def mass(log_mass):  # of one codeword of the first half, for every query
+    return log_sum_exp(r1 + log_mass[None])
+
+  together = max(1, CELLS // max(1, r1.size))
+  return r0, r1, r0 + jax.lax.map(mass, index.log_mass, batch_size=together).T
 
 
 def _item_log_probability(index, scores, ids):
@@ -106,21 +114,21 @@ def _log_probability(index, query, ids):
 def _sample(index, query, key, num_samples):
   scores = _scores(index, query)
   _, r1, rows = scores
-  k0, k1, k2 = jax.random.split(key, 3)
-  shape = (rows.shape[0], num_samples)
-  a = draw(jax.random.uniform(k0, shape, rows.dtype), rows[:, None, :])
-  b = draw(jax.random.uniform(k1, shape, rows.dtype), r1[:, None, :] + index.log_mass[a])
-  ids = index.order[_place(index, a * r1.shape[1] + b, k2)]
+  bits = jax.random.bits(key, (3, rows.shape[0], num_samples), jnp.uint32)
+  uniform = (bits >> 8).astype(rows.dtype) * 2.0**-24
+  a = draw(uniform[0], rows[:, None, :])
+  b = draw(uniform[1], r1[:, None, :] + index.log_mass[a])
+  ids = index.order[_place(index, a * r1.shape[1] + b, bits[2], uniform[2])]
   shape = *query.shape[:-1], num_samples
   return ids.reshape(shape), _item_log_probability(index, scores, ids).reshape(shape)
 
 
-def _place(index, cell, key):
+def _place(index, cell, bits, uniform):
   """Draws one place in `order` within every cell."""
   low, end = index.starts[cell], index.starts[cell + 1]
+  count = jnp.maximum(end - low, 1)
   if index.cumulative is None:
-    return jax.random.randint(key, cell.shape, low, jnp.maximum(end, low + 1))
-  uniform = jax.random.uniform(key, cell.shape, index.cumulative.dtype)
+    return low + (bits % count.astype(jnp.uint32)).astype(jnp.int32)
 
   def halve(_, bounds):
     low, high = bounds
@@ -129,4 +137,4 @@ def _place(index, cell, key):
     return jnp.where(right, middle + 1, low), jnp.where(right, high, middle)
 
   rounds = max(1, index.order.shape[0].bit_length())
-  return jax.lax.fori_loop(0, rounds, halve, (low, jnp.maximum(end - 1, low)))[0]
+  return jax.lax.fori_loop(0, rounds, halve, (low, low + count - 1))[0]

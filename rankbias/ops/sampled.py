@@ -35,7 +35,8 @@ def sampled_softmax_loss(
   The positive enters once and exactly, draws that hit it are removed, and so the estimate of Z is
   unbiased; loss and gradient converge to the full ones, from below in the mean, with a bias of
   Var(Z) / 2 Z^2 ~ 1 / M that is smaller the closer q is to the softmax. Gradients reach query,
-  items and bias, never the proposal. Memory is batch x M x d, without batch x V.
+  items and bias, never the proposal. Memory is batch x M x d, without batch x V; a multi-index
+  adds batch x M x K for its K codewords.
 
   With remove_accidental_hits=False the positive is one more draw, corrected like the others:
 

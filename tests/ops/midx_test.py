@@ -105,7 +105,7 @@ def test_draws_within_a_cell_follow_the_weights():
 
 @pytest.mark.parametrize(
   ("items", "width", "codewords", "weighted"),
-  [(37, 5, 4, True), (7, 2, 16, False), (1, 3, 2, True), (200, 8, 1, False), (60, 4, 9, True)],
+  [(37, 5, 4, True), (7, 2, 16, False), (1, 3, 2, True), (90, 8, 1, False)],
 )
 def test_built_indices_are_distributions(items, width, codewords, weighted):
   x = RNG.normal(size=(items, width)).astype(np.float32)
@@ -178,6 +178,18 @@ def test_under_jit_and_vmap_and_with_extreme_queries():
   ids, logs = ops.midx_sample(index, 1e4 * query, jax.random.key(0), 7)
   assert jnp.isfinite(logs).all() and (ids >= 0).all() and (ids < 54).all()
   assert np.isnan(ops.midx_sample(index, query * np.nan, jax.random.key(0), 2)[1]).all()
+
+
+def test_large_indices_are_visited_block_by_block(monkeypatch):
+  # Sizes that no other test has: blocks are chosen when a program is traced.
+  monkeypatch.setattr("rankbias.ops.kmeans.BLOCK", 70)
+  monkeypatch.setattr("rankbias.ops.midx.CELLS", 160)
+  x, query = RNG.normal(size=(53, 4)).astype(np.float32), np.ones((11, 4), np.float32)
+  index = ops.midx_build(x, num_codewords=7, key=jax.random.key(0))
+  for half, codes, book in zip((x[:, :2], x[:, 2:]), index.codes.T, index.codebooks, strict=True):
+    nearest = np.argmin(((half[:, None] - np.asarray(book)[None]) ** 2).sum(-1), -1)
+    np.testing.assert_array_equal(codes, nearest)
+  np.testing.assert_allclose(np.exp(all_items(index, query)).sum(-1), 1, rtol=1e-5)
 
 
 def test_item_out_of_range_is_nan_and_half_precision_is_accepted():
