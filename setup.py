@@ -47,6 +47,7 @@ setup(
       "ruff>=0.14",
       "tensorboardX>=2.6",
     ],
+    "bench": ["entmax>=1.3", "torch>=2.2"],  # peers that benchmarks/normalizers.py times
     "tensorboard": ["tensorboardX>=2.6"],
   },
 )

@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 FIELDS = {
   "rank.py": {"method", "median_s", "jnp_over_this", "numpy_over_this", "error", "scratch_bytes"},
-  "softmax.py": {"benchmark", "kind", "shape", "median_s", "ratio", "device"},
+  "normalizers.py": {"benchmark", "kind", "shape", "median_s", "ratio", "compile_s", "error"},
 }
 
 
