@@ -37,7 +37,7 @@ def test_every_variant_learns(example, capsys):
 
 
 def test_labels_are_the_symbols_of_the_highest_priority(example):
-  symbols, priorities, labels = map(np.asarray, example.batch(jax.random.key(0), 5, size=20))
+  symbols, priorities, labels = map(np.asarray, example.examples(jax.random.key(0), 20, 5))
   assert symbols.shape == priorities.shape == (20, 5)
   for row in range(20):
     assert labels[row] == symbols[row, priorities[row].argmax()]
