@@ -5,8 +5,8 @@ python examples/third_party_training.py --steps=100
 Every item of a set has a symbol and a priority; the symbol of the highest priority is the class. A
 learned query attends over the items: it is trained on sets of 16 and tested on 16 and on 128, where
 many more items come close to the highest. After 100 steps every map is right on about nine in ten
-of the short sets and five to seven in ten of the long ones; which is best depends on the seed. Takes
-about ten seconds.
+of the short sets and five to seven in ten of the long ones; which is best depends on the seed. It
+takes about ten seconds.
 """
 
 import argparse
