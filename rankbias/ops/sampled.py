@@ -35,8 +35,8 @@ def sampled_softmax_loss(
   The positive enters once and exactly, draws that hit it are removed, and so the estimate of Z is
   unbiased; loss and gradient converge to the full ones, from below in the mean, with a bias of
   Var(Z) / 2 Z^2 ~ 1 / M that is smaller the closer q is to the softmax. Gradients reach query,
-  items and bias, never the proposal. Memory is batch x M x d, without batch x V; a multi-index
-  adds batch x M x K for its K codewords.
+  items and bias, never the proposal. Memory is batch x M x d, never batch x V; with a
+  multi-index of K codewords also batch x M x K.
 
   With remove_accidental_hits=False the positive is one more draw, corrected like the others:
 
@@ -46,8 +46,7 @@ def sampled_softmax_loss(
   log(M q(y)). Correcting the positive but removing hits, or the reverse, converges to neither.
 
   Args:
-    positives: the right item of every query: integers of its shape without the last axis. One
-      outside 0..V-1 gives NaN.
+    positives: the right item of every query, shape [*batch]; one outside 0..V-1 gives NaN.
     key: every call needs a new one.
     proposal: `uniform_proposal`, `popularity_proposal`, `midx_proposal` or any `Proposal`; it
       is given query / T. Bring the bias into it as `log_weights = bias / T`.
@@ -56,7 +55,7 @@ def sampled_softmax_loss(
     where: True where a query counts; others cost 0, without gradient, whatever they hold.
 
   Raises:
-    ValueError: sizes do not fit, num_samples < 1 or a temperature that is not positive.
+    ValueError: sizes do not fit, num_samples < 1, or temperature is not positive.
 
   Example: sampled_softmax_loss(query, items, labels, key, uniform_proposal(len(items)), 50).
   Source: Chen et al. 2025, arXiv:2501.08563 (corrected draws, the second form); Blanc & Rendle
@@ -67,8 +66,7 @@ def sampled_softmax_loss(
   temperature = checked_temperature(temperature)
   if where is not None:
     where = jnp.broadcast_to(where, positives.shape)
-    query = jnp.where(where[..., None], query, 0)
-    positives = jnp.where(where, positives, 0)
+    query, positives = jnp.where(where[..., None], query, 0), jnp.where(where, positives, 0)
   scaled = jax.lax.stop_gradient(_scaled(query, temperature, positives.shape))
   draws = proposal.sample(scaled, key, num_samples)
   own = None if remove_accidental_hits else proposal.log_probability(scaled, positives)
