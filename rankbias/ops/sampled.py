@@ -33,9 +33,9 @@ def sampled_softmax_loss(
     log( exp(s_y) + sum_(m: j_m != y) exp(s_(j_m)) / (M q(j_m)) ) - s_y.
 
   The positive enters once and exactly, draws that hit it are removed, and so the estimate of Z is
-  unbiased; loss and gradient converge to the full ones, from below in the mean, with a bias of
-  Var(Z) / 2 Z^2 ~ 1 / M that is smaller the closer q is to the softmax. Gradients reach query,
-  items and bias, never the proposal. Memory is batch x M x d, never batch x V; with a
+  unbiased. Loss and gradient converge to the full ones; the mean loss is too low by about half the
+  relative variance of that estimate, ~ 1 / M, and less the closer q is to the softmax. Gradients
+  reach query, items and bias, never the proposal. Memory is batch x M x d, never batch x V; with a
   multi-index of K codewords also batch x M x K.
 
   With remove_accidental_hits=False the positive is one more draw, corrected like the others:
