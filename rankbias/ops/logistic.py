@@ -3,10 +3,11 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from rankbias.ops.rows import Axis, float_dtype, masked_logits, row_maximum
-from rankbias.ops.softmax import checked_temperature, normalize
+from rankbias.ops.softmax import checked_temperature
 
 
 def logistic_softmax(
@@ -18,7 +19,7 @@ def logistic_softmax(
 ) -> Float[Array, "*shape"]:
   """Normalises the sigmoids of the logits, so that no entry outweighs another by more than theirs.
 
-  p_i = sig(z_i / T) / sum_j sig(z_j / T),  computed as softmax(log sig(z / T)): never 0 / 0.
+  p_i = sig(z_i / T) / sum_j sig(z_j / T),  shifted, so that it never is 0 / 0.
 
   Not invariant to a shift: far below zero it is softmax(z / T), far above zero it is uniform.
 
@@ -43,7 +44,7 @@ def sigsoftmax(
 ) -> Float[Array, "*shape"]:
   """Multiplies the exponential by the sigmoid, which lets log p leave the span of the logits.
 
-  p_i = exp(z_i) sig(z_i) / sum_j exp(z_j) sig(z_j),  computed as softmax(z + log sig(z)).
+  p_i = exp(z_i) sig(z_i) / sum_j exp(z_j) sig(z_j),  that is, softmax(z + log sig(z)).
 
   Not invariant to a shift: far below zero it is softmax(2 z), far above zero it is softmax(z).
   Arguments are those of `softmax`, without a temperature.
@@ -56,14 +57,35 @@ def sigsoftmax(
 
 @partial(jax.jit, static_argnames="axis")
 def _logistic_softmax(logits, temperature, where, *, axis):
-  sigmoids = jax.nn.log_sigmoid(masked_logits(logits, temperature, where))
-  return normalize(sigmoids, axis).astype(float_dtype(logits))
+  masked = masked_logits(logits, temperature, where)
+  return _sigmoid_shares(masked, 0, axis).astype(float_dtype(logits))
 
 
 @partial(jax.jit, static_argnames="axis")
 def _sigsoftmax(logits, where, *, axis):
   masked = masked_logits(logits, None, where)
-  top = row_maximum(masked, axis)
-  # Both terms shifted on their own: the sum of two large logits would round, or overflow to -inf.
-  scores = (masked - top) + (jax.nn.log_sigmoid(masked) - jax.nn.log_sigmoid(top))
-  return normalize(scores, axis).astype(float_dtype(logits))
+  return _sigmoid_shares(masked, 1, axis).astype(float_dtype(logits))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _sigmoid_shares(logits, power, axis):
+  """Computes w / sum w for w = sig(z) exp(power z), the largest of which is between 1/2 and 1.
+
+  sig(z) = exp(min(z, 0)) / (1 + exp(-|z|)): its exponential part can be shifted like the other, so
+  that nothing overflows, and not everything underflows.
+  """
+  top = row_maximum(logits, axis)
+  exponent = jnp.minimum(logits, 0) - jnp.minimum(top, 0)
+  if power:
+    exponent += power * (logits - top)
+  weights = jnp.exp(exponent) / (1 + jnp.exp(-jnp.abs(logits)))
+  total = jnp.sum(weights, axis, keepdims=True)
+  return weights / jnp.where(total == 0, 1, total)
+
+
+@_sigmoid_shares.defjvp
+def _sigmoid_shares_jvp(power, axis, primals, tangents):
+  (logits,), (tangent,) = primals, tangents
+  weights = _sigmoid_shares(logits, power, axis)
+  change = (power + jax.nn.sigmoid(-logits)) * tangent  # of log w
+  return weights, weights * (change - jnp.sum(weights * change, axis, keepdims=True))
