@@ -9,9 +9,9 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from rankbias.ops.rows import (
   Axis,
-  axes_of,
   float_dtype,
   masked_logits,
+  per_row,
   row_count,
   row_maximum,
 )
@@ -102,21 +102,6 @@ def scalable_softmax(
   return _scalable(logits, scale, bias, where, axis=axis)
 
 
-def per_row(name, value, logits, axis):
-  """Returns a parameter in the dtype of logits with one number per row, `axis` kept at size 1."""
-  value = jnp.asarray(value, logits.dtype)
-  value = value.reshape((1,) * (logits.ndim - value.ndim) + value.shape)
-  axes = axes_of(axis, logits.ndim)
-  axes = [a % logits.ndim for a in ((axes,) if isinstance(axes, int) else axes)]
-  if any(value.shape[a] != 1 for a in axes):
-    raise ValueError(
-      f"{name} of shape {value.shape} differs along axis = {axis}, where the row lies: "
-      "give it size 1 there."
-    )
-  shape = tuple(1 if a in axes else size for a, size in enumerate(logits.shape))
-  return jnp.broadcast_to(value, shape)
-
-
 def _adaptive(logits, where, *, inverse_temperature, stop_gradient, axis):
   masked = masked_logits(logits, None, where)
   count = row_count(masked != -jnp.inf, axis, masked.dtype)
@@ -129,7 +114,8 @@ def _adaptive(logits, where, *, inverse_temperature, stop_gradient, axis):
 @partial(jax.jit, static_argnames="axis")
 def _scalable(logits, scale, bias, where, *, axis):
   masked = masked_logits(logits, None, where)
-  scale, bias = per_row("scale", scale, masked, axis), per_row("bias", bias, masked, axis)
+  scale = per_row("scale", scale, masked, axis).astype(masked.dtype)
+  bias = per_row("bias", bias, masked, axis).astype(masked.dtype)
   count = row_count(masked != -jnp.inf, axis, masked.dtype)
   return _sharpened(masked, scale * jnp.log(count) + bias, axis).astype(float_dtype(logits))
 

@@ -14,10 +14,10 @@ from rankbias.ops.rows import (
   float_dtype,
   masked_logits,
   on_last_axis,
+  per_row,
   row_maximum,
 )
 from rankbias.ops.softmax import normalize
-from rankbias.ops.truncated import per_row
 
 
 def piecewise_linear_softmax(

@@ -58,6 +58,19 @@ def axes_of(axis: Axis, ndim: int):
   return tuple(range(ndim)) if axis is None else axis
 
 
+def per_row(name: str, value, logits, axis: Axis):
+  """Returns value with as many axes as logits; raises unless it is one number a row."""
+  value, ndim = jnp.asarray(value), np.ndim(logits)
+  shape = (1,) * (ndim - value.ndim) + value.shape
+  axes = axes_of(axis, ndim)
+  if any(shape[a] != 1 for a in ((axes,) if isinstance(axes, int) else axes) if ndim):
+    raise ValueError(
+      f"{name} of shape {value.shape} varies along axis = {axis}: it is one number a row. "
+      f"Give it size 1 there, for example {name}[:, None] for the rows of a matrix."
+    )
+  return value.reshape(shape)
+
+
 def on_last_axis(core: Callable, axis: Axis, logits, *parameters):
   """Applies core(logits [..., n], *parameters [..., 1 or n]) to rows that lie along `axis`.
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from rankbias.ops.rows import Axis, axes_of, checked, float_dtype, masked_logits
+from rankbias.ops.rows import Axis, checked, float_dtype, masked_logits, per_row
 from rankbias.ops.tsallis import tsallis_normalize
 
 
@@ -84,8 +84,7 @@ def entmax(
   checked("alpha", alpha, lambda a: a >= 1, "must be at least 1: 1 is softmax, 2 sparsemax.")
   if isinstance(alpha, int | float | np.floating | np.integer):
     return _entmax_fixed(logits, where, alpha=float(alpha), axis=axis)
-  _check_one_per_row(np.shape(alpha), np.ndim(logits), axis)
-  return _entmax_array(logits, jnp.asarray(alpha), where, axis=axis)
+  return _entmax_array(logits, per_row("alpha", alpha, logits, axis), where, axis=axis)
 
 
 @partial(jax.jit, static_argnames=("alpha", "axis"))
@@ -98,17 +97,5 @@ def _entmax_fixed(logits, where, *, alpha, axis):
 def _entmax_array(logits, alpha, where, *, axis):
   masked = masked_logits(logits, None, where)
   power = jnp.where(alpha >= 1, alpha.astype(masked.dtype) - 1, jnp.nan)
-  rows = [1] * (masked.ndim - power.ndim) + list(power.shape)
-  weights = tsallis_normalize(masked, power.reshape(rows), axis)
+  weights = tsallis_normalize(masked, power, axis)
   return weights.astype(float_dtype(logits))
-
-
-def _check_one_per_row(shape, ndim, axis):
-  axes = axes_of(axis, ndim)
-  axes = (axes,) if isinstance(axes, int) else axes
-  padded = (1,) * (ndim - len(shape)) + shape
-  if any(padded[a] != 1 for a in axes):
-    raise ValueError(
-      f"alpha of shape {shape} differs along axis {axis}: a row has one alpha. "
-      "Give it size 1 there, e.g. alpha[:, None] for one per row of a matrix."
-    )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Real
 
-from rankbias.ops.rows import Axis, axes_of, checked, float_dtype, masked_logits, row_count
+from rankbias.ops.rows import Axis, axes_of, checked, float_dtype, masked_logits, per_row, row_count
 from rankbias.ops.selection import kth_smallest
 from rankbias.ops.softmax import normalize
 
@@ -104,19 +104,6 @@ def r_softmax(
   remedy = "must lie in [0, 1]: it is the share of weights that become zero, for example 0.5."
   checked("rate", rate, lambda r: (r >= 0) & (r <= 1), remedy)
   return _r_softmax(logits, per_row("rate", rate, logits, axis), where, axis=axis)
-
-
-def per_row(name: str, value, logits, axis: Axis):
-  """Returns value with as many axes as logits; raises unless it is one number a row."""
-  value, ndim = jnp.asarray(value), np.ndim(logits)
-  shape = (1,) * (ndim - value.ndim) + value.shape
-  axes = axes_of(axis, ndim)
-  if any(shape[a] != 1 for a in ((axes,) if isinstance(axes, int) else axes) if ndim):
-    raise ValueError(
-      f"{name} of shape {value.shape} varies along axis = {axis}: it is one number a row. "
-      f"Give it size 1 there, for example {name}[:, None] for the rows of a matrix."
-    )
-  return value.reshape(shape)
 
 
 @partial(jax.jit, static_argnames="axis")

@@ -6,8 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from rankbias.ops.adaptive import per_row
-from rankbias.ops.rows import Axis, checked, float_dtype, masked_logits, row_count, row_maximum
+from rankbias.ops.rows import (
+  Axis,
+  checked,
+  float_dtype,
+  masked_logits,
+  per_row,
+  row_count,
+  row_maximum,
+)
 
 
 def softmax_plus_n(
@@ -94,7 +101,7 @@ def sigmoid_weights(
 @partial(jax.jit, static_argnames="axis")
 def _softmax_plus_n(logits, n, where, *, axis):
   masked = masked_logits(logits, None, where)
-  weights, _ = _shares(masked, per_row("n", n, masked, axis), axis)
+  weights, _ = _shares(masked, per_row("n", n, masked, axis).astype(masked.dtype), axis)
   return weights.astype(float_dtype(logits))
 
 

@@ -179,5 +179,5 @@ def test_scalable_softmax_gradients():
 
 
 def test_scale_along_the_row_is_refused():
-  with pytest.raises(ValueError, match=r"scale of shape \(1, 4\) differs along axis = -1"):
+  with pytest.raises(ValueError, match=r"scale of shape \(4,\) varies along axis = -1"):
     ops.scalable_softmax(np.zeros((2, 4)), scale=np.ones(4))

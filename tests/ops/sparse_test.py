@@ -197,5 +197,7 @@ def test_a_traced_alpha_below_one_gives_nan():
 
 
 def test_alpha_along_the_axis_raises():
-  with pytest.raises(ValueError, match=r"alpha of shape \(3,\) differs along axis -1.*alpha\[:, N"):
+  with pytest.raises(
+    ValueError, match=r"alpha of shape \(3,\) varies along axis = -1"
+  ):
     ops.entmax(np.zeros((3, 3)), alpha=np.ones(3))

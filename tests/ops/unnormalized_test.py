@@ -145,7 +145,7 @@ def test_gradients_with_respect_to_own_arguments():
 def test_static_mistakes():
   with pytest.raises(ValueError, match=r"n = -1 must not be negative: 0 is softmax"):
     ops.softmax_plus_n(Z, n=-1)
-  with pytest.raises(ValueError, match=r"n of shape \(1, 5\) differs along axis = -1.*size 1"):
+  with pytest.raises(ValueError, match=r"n of shape \(5,\) varies along axis = -1.*size 1"):
     ops.softmax_plus_n(Z, n=np.ones(5))
   with pytest.raises(ValueError, match=r"eps = 0 must be positive: .* Pass 1e-8"):
     ops.softpick(Z, eps=0)
