@@ -152,7 +152,7 @@ def draw_simplex(resolution=120):
   scale = ScalarMappable(cmap="viridis")
   bar = figure.colorbar(scale, ax=axes, location="bottom", aspect=50, ticks=[0, 0.25, 0.5, 0.75, 1])
   bar.ax.grid(visible=False)
-  bar.set_label("$p_1$ of logits ($z_1$, $z_2$, 0); white: exactly 0, right of dashes: exactly 1")
+  bar.set_label("$p_1$ of logits ($z_1$, $z_2$, 0); white: exactly 0, beyond the dashes: exactly 1")
   return figure
 
 
