@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from rankbias.ops.labels import label_entries
-from rankbias.ops.rows import float_dtype, masked_logits, row_count
-from rankbias.ops.softmax import checked_temperature, log_normalize
+from rankbias.ops.rows import float_dtype, row_count
+from rankbias.ops.softmax import checked_temperature, log_normalize, tempered_rows
 
 
 def cross_entropy(
@@ -49,14 +49,14 @@ def cross_entropy(
 
 @partial(jax.jit, static_argnames="axis")
 def _cross_entropy(logits, labels, temperature, label_smoothing, where, *, axis):
-  masked = masked_logits(logits, temperature, where)
+  masked, shifted = tempered_rows(logits, temperature, where, axis)
   mass = masked != -jnp.inf
   target = label_distribution(labels, masked, axis)
   count = row_count(mass, axis, masked.dtype)
   target = (1 - label_smoothing) * target + label_smoothing * mass / count
   used = (mass | (target != 0)) & jnp.any(mass, axis, keepdims=True)
   # Both factors are made safe: -inf * 0 would be NaN in the value, and 0 * -inf in the gradient.
-  logs = jnp.where(used, log_normalize(masked, axis), 0)
+  logs = jnp.where(used, log_normalize(masked, axis, shifted), 0)
   return jnp.sum(jnp.where(used, -target * logs, 0), axis).astype(float_dtype(logits))
 
 

@@ -74,57 +74,79 @@ def entropy(
 
 @partial(jax.jit, static_argnames="axis")
 def _softmax(logits, temperature, where, *, axis):
-  return normalize(masked_logits(logits, temperature, where), axis).astype(float_dtype(logits))
+  rows, shifted = tempered_rows(logits, temperature, where, axis)
+  return normalize(rows, axis, shifted).astype(float_dtype(logits))
 
 
 @partial(jax.jit, static_argnames="axis")
 def _log_softmax(logits, temperature, where, *, axis):
-  return log_normalize(masked_logits(logits, temperature, where), axis).astype(float_dtype(logits))
+  rows, shifted = tempered_rows(logits, temperature, where, axis)
+  return log_normalize(rows, axis, shifted).astype(float_dtype(logits))
 
 
 @partial(jax.jit, static_argnames="axis")
 def _entropy(logits, temperature, where, *, axis):
-  values = row_entropy(masked_logits(logits, temperature, where), axis)
+  rows, shifted = tempered_rows(logits, temperature, where, axis)
+  values = row_entropy(rows, axis, shifted)
   return jnp.squeeze(values, axes_of(axis, values.ndim)).astype(float_dtype(logits))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def normalize(logits, axis):
-  """Computes exp(z) / sum exp(z); -inf has weight 0, and a row of them stays 0."""
-  weights = jnp.exp(logits - row_maximum(logits, axis))
+def tempered_rows(logits, temperature, where, axis):
+  """Returns logits / T, and whether every row's maximum was subtracted before the division.
+
+  It is where T is one number a row: then large logits lose no digits to T. What is known to be
+  shifted need not be shifted again.
+  """
+  masked = masked_logits(logits, None, where)
+  if temperature is None:
+    return masked, False
+  shape = (1,) * (masked.ndim - jnp.ndim(temperature)) + jnp.shape(temperature)
+  one_a_row = all(shape[a] == 1 for a in np.atleast_1d(axes_of(axis, masked.ndim)))
+  if one_a_row:
+    masked = masked - row_maximum(masked, axis)
+  return masked_logits(masked, temperature, None), one_a_row
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def normalize(logits, axis, shifted=False):
+  """Computes exp(z) / sum exp(z); -inf has weight 0, and a row of them stays 0.
+
+  With `shifted` the largest z of every row is 0 already.
+  """
+  weights = jnp.exp(logits if shifted else logits - row_maximum(logits, axis))
   total = jnp.sum(weights, axis, keepdims=True)
   return weights / jnp.where(total == 0, 1, total)
 
 
 @normalize.defjvp
-def _normalize_jvp(axis, primals, tangents):
-  weights = normalize(*primals, axis)
+def _normalize_jvp(axis, shifted, primals, tangents):
+  weights = normalize(*primals, axis, shifted)
   (tangent,) = tangents
   return weights, weights * (tangent - jnp.sum(weights * tangent, axis, keepdims=True))
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def log_normalize(logits, axis):
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def log_normalize(logits, axis, shifted=False):
   """Computes z - log sum exp(z); -inf stays -inf."""
-  shifted = logits - row_maximum(logits, axis)
-  total = jnp.sum(jnp.exp(shifted), axis, keepdims=True)
-  # Never above zero: compiled into two loops, shifted can differ by a rounding of the logits.
-  return jnp.minimum(shifted - jnp.log(jnp.where(total == 0, 1, total)), 0)
+  rows = logits if shifted else logits - row_maximum(logits, axis)
+  total = jnp.sum(jnp.exp(rows), axis, keepdims=True)
+  # Never above zero: compiled into two loops, rows can differ by a rounding of the logits.
+  return jnp.minimum(rows - jnp.log(jnp.where(total == 0, 1, total)), 0)
 
 
 @log_normalize.defjvp
-def _log_normalize_jvp(axis, primals, tangents):
+def _log_normalize_jvp(axis, shifted, primals, tangents):
   (logits,), (tangent,) = primals, tangents
-  mean = jnp.sum(normalize(logits, axis) * tangent, axis, keepdims=True)
-  return log_normalize(logits, axis), jnp.where(logits == -jnp.inf, 0, tangent - mean)
+  mean = jnp.sum(normalize(logits, axis, shifted) * tangent, axis, keepdims=True)
+  return log_normalize(logits, axis, shifted), jnp.where(logits == -jnp.inf, 0, tangent - mean)
 
 
-def row_entropy(logits, axis):
+def row_entropy(logits, axis, shifted=False):
   """Computes -sum p log p of every row and keeps the axis; 0 for a row of -inf."""
-  logs = log_normalize(logits, axis)
+  logs = log_normalize(logits, axis, shifted)
   logs = jnp.where(logits == -jnp.inf, 0, logs)
   # Never below zero: rounding leaves about -1e-9 where one entry has all the mass.
-  return jnp.maximum(-jnp.sum(normalize(logits, axis) * logs, axis, keepdims=True), 0)
+  return jnp.maximum(-jnp.sum(normalize(logits, axis, shifted) * logs, axis, keepdims=True), 0)
 
 
 def checked_temperature(temperature):
