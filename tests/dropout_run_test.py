@@ -8,6 +8,8 @@ import pytest
 from rankbias import command, launch, runs
 from rankbias.config import load, override
 
+pytestmark = pytest.mark.slow
+
 CONFIG = pathlib.Path(__file__).parent.parent / "configs" / "digits_T.py"
 
 

@@ -115,7 +115,7 @@ def normalize(logits, axis, shifted=False):
   """
   weights = jnp.exp(logits if shifted else logits - row_maximum(logits, axis))
   total = jnp.sum(weights, axis, keepdims=True)
-  return weights / jnp.where(total == 0, 1, total)
+  return weights / jnp.maximum(total, jnp.finfo(total.dtype).tiny)  # 0 only in an empty row
 
 
 @normalize.defjvp
@@ -137,8 +137,9 @@ def log_normalize(logits, axis, shifted=False):
 @log_normalize.defjvp
 def _log_normalize_jvp(axis, shifted, primals, tangents):
   (logits,), (tangent,) = primals, tangents
-  mean = jnp.sum(normalize(logits, axis, shifted) * tangent, axis, keepdims=True)
-  return log_normalize(logits, axis, shifted), jnp.where(logits == -jnp.inf, 0, tangent - mean)
+  logs = log_normalize(logits, axis, shifted)
+  mean = jnp.sum(jnp.exp(logs) * tangent, axis, keepdims=True)
+  return logs, jnp.where(logits == -jnp.inf, 0, tangent - mean)
 
 
 def row_entropy(logits, axis, shifted=False):

@@ -24,11 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from rankbias.ops.powers import power, root
 from rankbias.ops.rows import axes_of, row_maximum
 from rankbias.ops.softmax import normalize
 
 SMALL = 0.25  # of a: below, the unknown is s
-BLOCKS = 16
+BLOCKS = 8
 MAX_PASSES = 100  # about 6 are needed for a <= 1
 
 
@@ -91,13 +92,13 @@ def _solve(logits, a, axis):
   high = zeros + jnp.where(small, -_power_minus_one(count, -a) / a, -(count**-a))
   # The steepest slope there is: the first step is short, and from then on chords are used.
   start = _State(0, zeros == 0, low, zeros - count**a, low, zeros / 0, low, high)
-  if isinstance(axis, int) and logits.shape[axis] >= 16 * BLOCKS:
+  if isinstance(axis, int) and logits.shape[axis] >= 32 * BLOCKS:
     found = _search(_block_maxima(logits, axis), maximum, start, a, axis)
     start = start._replace(unknown=found.unknown, slope=found.slope)
   unknown = _search(logits, maximum, start, a, axis).unknown
   weights = _exponential(logits - maximum, unknown, a)
   total = jnp.sum(weights, axis, keepdims=True)
-  return weights / jnp.where(total == 0, 1, total)
+  return weights / jnp.maximum(total, jnp.finfo(total.dtype).tiny)  # 0 only in an empty row
 
 
 def _block_maxima(logits, axis):
@@ -152,7 +153,10 @@ def _advance(state, total, a):
   middle = jnp.where(small, (low + high) / 2, -jnp.sqrt(jnp.abs(low * high)))
   new = jnp.where((new < low) | (new > high) | ((passes % 2 == 1) & (a > 1)), middle, new)
   rounding = jnp.finfo(unknown.dtype).eps * jnp.where(small, jnp.maximum(new, 1), jnp.abs(new))
-  moves &= jnp.where(a > 1, high - low > 2 * rounding, jnp.abs(new - unknown) > 8 * rounding)
+  # Where S is smooth the last step is the size of the error before it, far above the one after.
+  moves &= jnp.where(
+    a > 1, high - low > 2 * rounding, jnp.abs(new - unknown) > jnp.where(a < 0.9, 16, 8) * rounding
+  )
   moves &= total > 0  # an empty row is done
   new = jnp.where(state.moves, new, unknown)
   return _State(passes + 1, moves, new, slope, unknown, new_value, low, high)
@@ -179,23 +183,9 @@ def _exponential(y, unknown, a):
 
 def _slope(weights, a):
   """Returns p^(1-a) on the support and 0 off it."""
-  if isinstance(a, float) and a == 1:
-    return (weights > 0).astype(weights.dtype)
-  return _power(weights, jnp.asarray(1 - a, weights.dtype))
-
-
-@jax.custom_jvp
-def _power(weights, exponent):
-  """Returns p^c on the support and 0 off it, whatever the sign of c."""
-  return jnp.where(weights > 0, jnp.exp(exponent * jnp.log(weights)), 0)
-
-
-@_power.defjvp
-def _power_jvp(primals, tangents):
-  (weights, exponent), (d_weights, d_exponent) = primals, tangents
-  power = _power(weights, exponent)
-  safe = jnp.where(weights > 0, weights, 1)
-  return power, power * (exponent * d_weights / safe + jnp.log(safe) * d_exponent)
+  if not isinstance(a, float) or a > 1:
+    return power(weights, jnp.asarray(1 - a, weights.dtype))
+  return (weights > 0).astype(weights.dtype) if a == 1 else root(weights, 1 - a)
 
 
 def _slope_in_a(weights, a):

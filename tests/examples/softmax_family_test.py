@@ -39,6 +39,7 @@ def folder(tmp_path_factory):
   return path
 
 
+@pytest.mark.slow
 class TestFiles:
   def test_the_script_writes_undated_figures(self, folder):
     assert {path.name for path in folder.iterdir()} == {f"{name}.svg" for name in NAMES}

@@ -22,6 +22,7 @@ def example():
   return module
 
 
+@pytest.mark.slow
 def test_every_variant_learns(example, capsys):
   results = example.main(steps=100)
   assert list(results) == list(example.VARIANTS) and len(results) >= 4

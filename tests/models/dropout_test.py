@@ -34,6 +34,7 @@ def test_every_model_is_tried():
 
 @pytest.mark.parametrize("name", sorted(TINY))
 class TestEveryModel:
+  @pytest.mark.slow
   def test_without_keys_or_at_rate_0_nothing_changes(self, name):
     model, variables, _ = tiny(name)
     plain = build_model(name, **TINY[name])

@@ -81,6 +81,7 @@ def test_dropout_drops_what_flax_drops(broadcast):
 
 
 @pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.slow
 def test_low_precision_differs_by_its_rounding(wide):
   options = {"dtype": jnp.bfloat16, "force_fp32_for_softmax": wide, "dropout_rate": 0.3}
   ours = flax_results(ops.flax_attention(), **options)
@@ -186,6 +187,7 @@ def task():
 
 
 @pytest.mark.parametrize("name", list(ops.NORMALIZERS))
+@pytest.mark.slow
 def test_every_map_trains(name, task):
   tokens, labels, params = task
   model, adam = Classifier(ops.flax_attention(bound(name))), optax.adam(0.03)

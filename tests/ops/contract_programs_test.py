@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+pytestmark = pytest.mark.slow
+
 EPS = np.finfo(np.float32).eps
 
 

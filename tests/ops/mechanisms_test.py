@@ -105,6 +105,7 @@ def test_large_close_and_equal_logits(name):
 
 
 @pytest.mark.parametrize("name", MAPS)
+@pytest.mark.slow
 def test_masks_empty_rows_and_what_they_hold(name):
   f = MAPS[name]
   p = f(LOGITS, where=MASK)
@@ -159,6 +160,7 @@ def test_gradients(name):
     check_grads(jax.jit(f), (z, own), order=order, modes=("fwd", "rev"), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_derivative_of_piecewise_linear_at_ties_is_the_mean_over_orders():
   with jax.enable_x64(True):
     f = partial(ops.piecewise_linear_softmax, delta=1.1)

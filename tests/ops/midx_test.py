@@ -107,6 +107,7 @@ def test_draws_within_a_cell_follow_the_weights():
   ("items", "width", "codewords", "weighted"),
   [(37, 5, 4, True), (7, 2, 16, False), (1, 3, 2, True), (90, 8, 1, False)],
 )
+@pytest.mark.slow
 def test_built_indices_are_distributions(items, width, codewords, weighted):
   x = RNG.normal(size=(items, width)).astype(np.float32)
   weights = RNG.normal(size=items).astype(np.float32) if weighted else None
@@ -120,6 +121,7 @@ def test_built_indices_are_distributions(items, width, codewords, weighted):
   np.testing.assert_allclose(drawn, np.take_along_axis(logs, np.asarray(ids), -1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_more_codewords_than_distinct_items():
   x = np.repeat(RNG.normal(size=(3, 4)).astype(np.float32), 4, axis=0)
   index = ops.midx_build(x, num_codewords=8, key=jax.random.key(0))
@@ -139,6 +141,7 @@ def clusters(per_cluster=6, spread=0.05):
 
 
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.slow
 def test_finds_clusters_whatever_the_seed(seed):
   x = clusters()
   index = ops.midx_build(x, num_codewords=3, key=jax.random.key(seed))

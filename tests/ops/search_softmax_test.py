@@ -133,6 +133,7 @@ def test_masks_axis_labels_and_dtype(name):
   np.testing.assert_allclose(half.astype(jnp.float32), loss(z, LABELS), rtol=0.02, atol=0.02)
 
 
+@pytest.mark.slow
 def test_gradients_numerically():
   with jax.enable_x64(True):
     z = jnp.asarray(LOGITS)

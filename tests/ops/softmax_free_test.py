@@ -141,6 +141,7 @@ def test_dtype_shape_and_other_leading_axes(dtype):
   assert ops.newton_inverse(jnp.eye(3, dtype=dtype)).dtype == dtype
 
 
+@pytest.mark.slow
 def test_gradients_in_both_modes():
   with jax.enable_x64(True):
     q, l, v = (jnp.asarray(x[0, :, :1], jnp.float64) for x in (Q, LANDMARKS, V))

@@ -123,6 +123,7 @@ def test_sigmoid_weights_bias():
   np.testing.assert_allclose(far, [np.exp(-80.0), 1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_with_respect_to_own_arguments():
   with jax.enable_x64(True):
     z, rows = jnp.asarray(Z), jnp.asarray([[0.5], [1.0], [30.0]])
