@@ -40,6 +40,7 @@ def no_cifar(monkeypatch):
   monkeypatch.setattr(data, "load", load_data)
 
 
+@pytest.mark.slow
 def test_fallback_runs_the_whole_other_recipe_in_a_folder_of_its_own(tmp_path, no_cifar):
   page, said = run(CONFIGS / "cifar_T.py", "smoke", {"steps": 3}, tmp_path)
   assert page == tmp_path / "cifar_T-smoke-fallback-digits" / "report.html"

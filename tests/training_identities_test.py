@@ -72,6 +72,7 @@ def test_homogeneous_network_at_T_is_one_at_1_with_a_smaller_start():
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.slow
 def test_any_network_with_a_linear_head_at_T_is_one_at_1_with_another_head(norm):
   """Head W / T with lr / T^2 and weight decay T^2; the body, BatchNorm and biases unchanged."""
   own = {"head.use_bias": True, "model.use_bias": True, "model.norm": norm}

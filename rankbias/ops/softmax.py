@@ -137,9 +137,8 @@ def log_normalize(logits, axis, shifted=False):
 @log_normalize.defjvp
 def _log_normalize_jvp(axis, shifted, primals, tangents):
   (logits,), (tangent,) = primals, tangents
-  logs = log_normalize(logits, axis, shifted)
-  mean = jnp.sum(jnp.exp(logs) * tangent, axis, keepdims=True)
-  return logs, jnp.where(logits == -jnp.inf, 0, tangent - mean)
+  mean = jnp.sum(normalize(logits, axis, shifted) * tangent, axis, keepdims=True)
+  return log_normalize(logits, axis, shifted), jnp.where(logits == -jnp.inf, 0, tangent - mean)
 
 
 def row_entropy(logits, axis, shifted=False):

@@ -45,6 +45,7 @@ class TestEveryModel:
     keyed = jax.jit(lambda v, x, k: plain.apply(v, x, False, k))(variables, X, KEYS)[0]
     np.testing.assert_array_equal(keyed, expected)
 
+  @pytest.mark.slow
   def test_draws_follow_the_keys(self, name):
     model, variables, sample = tiny(name)
     first = sample(variables, X, KEYS)
@@ -61,6 +62,7 @@ class TestEveryModel:
     moved = sample(variables, X[order], KEYS[order])
     np.testing.assert_allclose(moved, together[order], rtol=1e-5, atol=1e-6)
 
+  @pytest.mark.slow
   def test_gradients_reach_the_parameters_in_training(self, name):
     model, variables, _ = tiny(name)
     rest = {k: v for k, v in variables.items() if k != "params"}

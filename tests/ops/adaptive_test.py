@@ -43,6 +43,7 @@ def test_polynomial_is_read_highest_power_first():
 @pytest.mark.parametrize("name", ["awni00", STOPPED])
 @pytest.mark.parametrize("bits", ["f32", "f64"])
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_public_implementations(case, bits, name):
   wide = bits == "f64"
   loose = {"awni00": (1e-7 if wide else 1e-5), STOPPED: 1e-6 if wide else 1e-5}[name]

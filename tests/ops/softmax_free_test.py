@@ -126,6 +126,7 @@ def test_masked_tokens_give_zeros_and_reach_nothing():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.slow
 def test_dtype_shape_and_other_leading_axes(dtype):
   q, l, v = (jnp.asarray(x, dtype) for x in (Q, LANDMARKS, V[..., :2]))
   attend = jax.jit(ops.softmax_free_attention)

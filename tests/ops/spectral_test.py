@@ -101,6 +101,7 @@ def test_alpha_of_zero_is_the_identity_and_the_limit():
 @pytest.mark.parametrize(
   ("shape", "alpha"), [((6, 4), -0.2), ((4, 6), -0.9), ((5, 5), 0.03), ((1, 3), -0.2)]
 )
+@pytest.mark.slow
 def test_derivatives_numerically(shape, alpha):
   with jax.enable_x64(True):
     x = jnp.asarray(RNG.normal(size=shape) * 2)

@@ -67,6 +67,7 @@ def test_published_t_softmax(run, dtype):
   # The 1e-8 that the public code adds to the threshold is not small for tiny logits.
   [run for run in RUNS if run.startswith("rsoftmax") and not run.endswith("tiny")],
 )
+@pytest.mark.slow
 def test_published_r_softmax(run, dtype):
   with jax.enable_x64(dtype == np.float64):
     x, cotangent, rate, y, dx, _ = published(run, dtype)
@@ -191,6 +192,7 @@ def test_large_close_and_equal_logits(name):
 
 
 @pytest.mark.parametrize("t", [0.7, 2.5, 1e4])
+@pytest.mark.slow
 def test_gradients_of_t_softmax(t):
   with jax.enable_x64(True):
     z = jnp.asarray(LOGITS, jnp.float64).at[1, :2].set(3.0)  # two maxima share the derivative

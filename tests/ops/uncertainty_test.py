@@ -170,6 +170,7 @@ class TestContract:
 
 
 @pytest.mark.parametrize("name", ENTROPIES)
+@pytest.mark.slow
 def test_gradients_through_a_softmax_are_those_of_differences(name):
   with jax.enable_x64(True):
     z = jnp.asarray(np.random.default_rng(3).normal(size=(3, 2, 4)))
