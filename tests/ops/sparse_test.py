@@ -58,7 +58,7 @@ def hard_rows(n):
 @pytest.mark.parametrize(
   "name",
   [
-    pytest.param(name, marks=pytest.mark.slow if alpha in "1.05 1.75 2 2.5 4".split() else ())
+    pytest.param(name, marks=pytest.mark.slow if alpha in ["1.05", "1.75", "2", "2.5", "4"] else ())
     for name in MAPS
     for alpha in [name.removeprefix("entmax_bisect/alpha")]
   ],
