@@ -12,10 +12,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from threadpoolctl import threadpool_limits
 
-from rankbias import data, program, record, runs
+from rankbias import data, program, record, result, runs
 from rankbias.config import did_you_mean, flatten, override, scientific
 from rankbias.data.source import Source
-from rankbias.evaluate import EVALUATIONS, check_options
+from rankbias.evaluate import check_options
 from rankbias.models import HEADS, MODELS
 from rankbias.train import loop, optimizer, parallel
 from rankbias.train.checkpoint import open_checkpoints
@@ -23,7 +23,8 @@ from rankbias.train.progress import Progress
 
 LOG_ROWS = 40  # rows of running loss and accuracy in metrics.jsonl, beside the measured steps
 CHECKPOINTS = 10  # over a run, unless the config says otherwise
-MEASURED = ("train", "test", "norms", "ranks", "tolerance")  # of a member; null when it diverged
+
+NOT_LOADED = ("fallback", "crop", "flip")  # fields of config.data that are not the loader's
 
 LEAST = {
   0: (
@@ -82,16 +83,16 @@ def run(
   with one_blas_thread():
     state = train(config, built, source, folder, log, progress)
     began = time.perf_counter()
-    result, arrays = evaluate(config, configs, built, source, state)
+    content, arrays = result.evaluate(config, configs, built, source, state)
   log.timing("evaluate", began)
-  result["members"] = [
+  content["members"] = [
     {"overrides": dict(member), **entry}
-    for member, entry in zip(members, result["members"], strict=True)
+    for member, entry in zip(members, content["members"], strict=True)
   ]
   if record.is_writer():
-    runs.finish(folder, result, arrays)
+    runs.finish(folder, content, arrays)
   parallel.wait_for_all("finished")
-  return runs.plain(result)
+  return runs.plain(content)
 
 
 def one_blas_thread() -> threadpool_limits:
@@ -139,8 +140,12 @@ def check(config: ConfigDict) -> None:
 
 def load_data(config: ConfigDict) -> Source:
   """Loads the data set that the config names; see `rankbias.data.load` for what it raises."""
-  own = config.data
-  return data.load(own.name, dir=own.dir or None, download=own.download, limit=own.limit or None)
+  own = config.data.to_dict()
+  for field in NOT_LOADED:
+    del own[field]
+  return data.load(
+    own.pop("name"), dir=own.pop("dir") or None, limit=own.pop("limit") or None, **own
+  )
 
 
 def run_folder(config: ConfigDict, workdir, members) -> pathlib.Path:
@@ -178,6 +183,7 @@ def train(config, built, source, folder, log, progress) -> Any:
       parallel.replicate(state),
       built.constants(),
       rows=built.rows,
+      variant=built.variant,
       start=start,
       steps=config.steps,
       length=built.length,
@@ -195,52 +201,3 @@ def checkpoint_steps(config: ConfigDict) -> list[int]:
   if config.checkpoint_every:
     return [*range(config.checkpoint_every, config.steps, config.checkpoint_every), config.steps]
   return loop.every(config.steps, CHECKPOINTS)
-
-
-def evaluate(config, configs, built, source, state) -> tuple[dict, dict]:
-  """Runs the config's evaluations on every member; returns result.json and arrays.npz."""
-  entries, arrays = [], {}
-  for m, own in enumerate(configs):
-    one = jax.tree.map(lambda x, m=m: x[m], state)
-    entry = outcome(own, built.numbers[m], jax.device_get(one))
-    if entry["status"] == "finished":
-      predictor = built.predictor(one["params"], one["extra"], one["numbers"])
-      for name, options in config.evaluate.items():
-        entry |= EVALUATIONS[name](predictor, source, **options)
-    for kind in ("spectrum", "spectrum_centered"):
-      arrays |= {f"{m}/{kind}/{layer}": s for layer, s in entry.pop(kind, {}).items()}
-    entries.append(entry)
-  params = state["params"]
-  result = {
-    "format": 1,
-    "name": config.name,
-    "data": {
-      "name": source.name,
-      **{name: len(split["y"]) for name, split in source.splits.items()},
-      "classes": source.num_classes,
-    },
-    "model": {
-      "name": config.model.name,
-      "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(params)),
-      "weight_layers": built.weight_layers,
-      "layers": list(built.layers),
-    },
-    "members": entries,
-  }
-  return result, arrays
-
-
-def outcome(config: ConfigDict, numbers: Mapping[str, float], state: Any) -> dict[str, Any]:
-  """What became of a member, from its final state."""
-  stopped, fitted = int(state["stopped_at"]), int(state["fitted_at"])
-  return {
-    "temperature": config.temperature,
-    "seed": config.seed,
-    "learning_rate": numbers["learning_rate"],
-    "steps": config.steps,
-    "status": "diverged" if stopped >= 0 else "finished",
-    "stopped_at": stopped if stopped >= 0 else None,
-    "last": {name: float(state["last"][name]) for name in ("loss", "accuracy")},
-    "step_99": fitted if fitted >= 0 else None,
-    **dict.fromkeys(MEASURED),
-  }

@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,8 +29,9 @@ class Program(NamedTuple):
     length: the most steps a compiled call runs.
     init: () -> state.
     chunk: pmapped (state, feed, constants) -> (state, metrics).
-    constants: () -> the training images on every device.
-    rows: step -> int32 [members, batch], the images it sees.
+    constants: () -> the training data on every device.
+    rows: step -> int32 [members, batch], the examples it sees.
+    variant: step -> which of its static forms its batch has.
     predictor: (params, extra, numbers) of one member -> Predictor.
     layers: names of the activations, in forward order.
     numbers: the members' {"temperature", "learning_rate", "weight_decay"}, learning rates after the
@@ -42,6 +44,7 @@ class Program(NamedTuple):
   chunk: Callable
   constants: Callable[[], Any]
   rows: Callable[[int], np.ndarray]
+  variant: Callable[[int], int]
   predictor: Callable[[Any, Any, Any], Predictor]
   layers: tuple[str, ...]
   weight_layers: int
@@ -85,8 +88,9 @@ def build(configs: Sequence[ConfigDict], source: Source) -> Program:
   return Program(
     **parts._asdict() | {"init": init},
     members=len(configs),
-    constants=lambda: parallel.replicate(source.splits["train"]),
+    constants=lambda: parallel.replicate(source.constants()),
     rows=lambda s: np.stack([source.indices("train", s, size=batch, seed=c.seed) for c in configs]),
+    variant=source.variant,
     numbers=numbers,
   )
 
@@ -104,30 +108,31 @@ def shared(config: ConfigDict, members: int, source: Source) -> Parts:
 def make_parts(config: ConfigDict, members: int, source: Source) -> Parts:
   """Model, head, optimiser and data as functions to be compiled."""
   model, head = network.build(config, source)
-  normalize = network.make_normalize(source, config.dtype)
   make_optimizer = optimizer.make_optimizer(config.optimizer.to_dict(), config.steps)
 
   def init_member(one):
     seed, scale, own = one
     init_key, train_key = jax.random.split(jax.random.key(seed))
-    variables, head_variables = network.init_variables(model, head, source, init_key, normalize)
+    variables, head_variables = network.init_variables(model, head, source, init_key, config.dtype)
     params = {
       "model": scale_kernels(variables.pop("params"), scale),
       "head": scale_kernels(head_variables["params"], scale),
     }
     return step.init_state(params, variables, jax.random.key_data(train_key), own, make_optimizer)
 
-  train_step = step.with_fit_time(
-    step.make_step(network.make_loss(model, head, normalize, config), make_optimizer),
-    steps_per_epoch=-(-len(source.splits["train"]["y"]) // config.batch_size),
-  )
+  losses = [network.make_loss(model, head, source, config, v) for v in range(source.variants)]
+  steps = [step.make_step(loss, make_optimizer) for loss in losses]
+  if source.epoch:
+    steps_per_epoch = -(-source.epoch // config.batch_size)
+    steps = [step.with_fit_time(each, steps_per_epoch) for each in steps]
   length = steps_per_call(config)
-  apply, apply_head = network.make_apply(model, normalize), network.make_apply_head(head)
+  apply = network.make_apply(model, partial(source.inputs, dtype=config.dtype))
+  apply_head = network.make_apply_head(head)
   return Parts(
     length=length,
     # One after another, which compiles in half the time of all at once, to the same bits.
     init=jax.jit(lambda *args: jax.lax.map(init_member, args)),
-    chunk=parallel.pmap(step.make_chunk(train_step, gather, members, length)),
+    chunk=parallel.pmap(step.make_chunk(steps, make_gather(source), members, length)),
     predictor=lambda params, extra, own: Predictor(
       apply,
       {"params": params["model"], **extra},
@@ -151,14 +156,12 @@ def member_numbers(config: ConfigDict, weight_layers: int) -> dict[str, float]:
   }
 
 
-def gather(constants: Mapping[str, Any], rows, positions) -> dict[str, Any]:
-  """Picks a batch's images on the device."""
-  return {"x": constants["x"][rows], "y": constants["y"][rows], "positions": positions}
-
-
-def images(source: Source, count: int) -> jax.ShapeDtypeStruct:
-  """The shape of `count` raw images."""
-  return jax.ShapeDtypeStruct((count, *source.shape), jnp.uint8)
+def make_gather(source: Source) -> Callable:
+  """Returns (constants, rows, positions) -> batch, on the device."""
+  return lambda constants, rows, positions: {
+    **source.pick(constants, rows),
+    "positions": positions,
+  }
 
 
 def first_member(tree: Any) -> Any:
@@ -183,11 +186,11 @@ def size(built: Program, source: Source, batch_size: int) -> tuple[int, int]:
   """
   state = jax.eval_shape(built.init)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(state["params"])) // built.members
-  batch = images(source, batch_size // jax.device_count())
+  batch = source.template(batch_size // jax.device_count())
   predictor = built.predictor(*(first_member(state[k]) for k in ("params", "extra", "numbers")))
   activations = jax.eval_shape(predictor.apply, predictor.params, batch)
   held = 2 * nbytes(state) + nbytes(state["params"]) + 2 * built.members * nbytes(activations)
-  return parameters, held + source.splits["train"]["x"].nbytes
+  return parameters, held + nbytes(source.constants())
 
 
 def nbytes(tree: Any) -> int:

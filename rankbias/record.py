@@ -70,9 +70,8 @@ class Running:
 
 
 def make_measure(config: ConfigDict, built: Program, source: Source, log: Log) -> Callable:
-  """The hook that measures norms and ranks on fixed training images, of all members at once."""
-  order = np.random.default_rng(0).permutation(len(source.splits["train"]["y"]))
-  x, y = (source.splits["train"][k][order[: config.measure.images]] for k in ("x", "y"))
+  """The hook that measures norms and ranks on fixed examples, of all members at once."""
+  x, y = source.fixed(config.measure.images)
 
   position = {layer: i for i, layer in enumerate((*built.layers, "logits"))}
 

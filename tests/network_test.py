@@ -1,5 +1,7 @@
 """Networks of a config as functions of raw images: what keys do in training and evaluation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,14 +29,13 @@ def tiny(**own):
 def built(config, source):
   """The model, its loss, parameters and a batch."""
   model, head = network.build(config, source)
-  normalize = network.make_normalize(source, config.dtype)
   variables, head_variables = network.init_variables(
-    model, head, source, jax.random.key(0), normalize
+    model, head, source, jax.random.key(0), config.dtype
   )
   params = {"model": variables.pop("params"), "head": head_variables["params"]}
   split = source.splits["train"]
   batch = {"x": split["x"][:BATCH], "y": split["y"][:BATCH], "positions": np.arange(BATCH)}
-  return model, network.make_loss(model, head, normalize, config), (params, variables), batch
+  return model, network.make_loss(model, head, source, config), (params, variables), batch
 
 
 def loss_and_gradient(config, source, key=0):
@@ -85,7 +86,7 @@ def test_dropout_does_not_draw_what_augmentation_draws():
 class TestPredictor:
   def applied(self, source, config):
     model, _, (params, extra), batch = built(config, source)
-    apply = network.make_apply(model, network.make_normalize(source, config.dtype))
+    apply = network.make_apply(model, partial(source.inputs, dtype=config.dtype))
     return lambda x=batch["x"], **own: apply({"params": params["model"], **extra}, x, **own)[0]
 
   def test_a_key_switches_dropout_on(self, source):

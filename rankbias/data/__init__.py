@@ -1,11 +1,14 @@
-"""Image sets in memory: `load(name)` gives a `Source`."""
+"""Data sets in memory or drawn: `load(name)` gives a `Source`."""
 
 import difflib
+import inspect
 from functools import partial
+from typing import Any
 
 from rankbias.data.digits import load_digits
 from rankbias.data.errors import DataFileError, DatasetUnavailable
 from rankbias.data.images import load_images
+from rankbias.data.sets import load_max_retrieval
 from rankbias.data.source import Source
 
 __all__ = ["DATASETS", "DataFileError", "DatasetUnavailable", "Source", "load"]
@@ -17,20 +20,27 @@ DATASETS = {
   "svhn": partial(load_images, "svhn"),
   "mnist": partial(load_images, "mnist"),
   "fashion_mnist": partial(load_images, "fashion_mnist"),
+  "max_retrieval": load_max_retrieval,
 }
 
 
 def load(
-  name: str, *, dir: str | None = None, download: bool = True, limit: int | None = None
+  name: str,
+  *,
+  dir: str | None = None,
+  download: bool = True,
+  limit: int | None = None,
+  **options: Any,
 ) -> Source:
   """Loads a data set by name.
 
   Args:
     dir: the folder to look in and to download to; see `rankbias.data.images.load_images`.
-    limit: keep the first images of each split only, for short trials.
+    limit: keep the first examples of each split only, for short trials.
+    options: what the data set takes beside these, such as the sizes of `max_retrieval`.
 
   Raises:
-    ValueError: there is no data set of this name.
+    ValueError: there is no data set of this name, or it does not take one of the options.
     DatasetUnavailable: it is neither in the folder nor can it be downloaded.
     DataFileError: it is in the folder, but incomplete or damaged.
 
@@ -40,4 +50,10 @@ def load(
     near = difflib.get_close_matches(name, DATASETS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"data set {name!r} is unknown; known are {', '.join(DATASETS)}.{hint}")
-  return DATASETS[name](dir=dir, download=download).first(limit)
+  known = set(inspect.signature(DATASETS[name]).parameters) - {"name", "dir", "download"}
+  for option in options:
+    if option not in known:
+      raise ValueError(
+        f"data set {name!r} has no option {option!r}; it takes {', '.join(sorted(known)) or 'none'}"
+      )
+  return DATASETS[name](dir=dir, download=download, **options).first(limit)

@@ -1,9 +1,12 @@
 """A data set in memory, and which of its images each training step sees."""
 
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+
+from rankbias.data.augment import augment
 
 
 class _Fields(NamedTuple):
@@ -12,6 +15,7 @@ class _Fields(NamedTuple):
   num_classes: int
   class_names: tuple[str, ...]
   origin: str
+  form: Any = None
 
 
 class Source(_Fields):
@@ -22,12 +26,63 @@ class Source(_Fields):
   Step s reads the positions [s size, (s + 1) size). A batch may span epochs, every image comes
   exactly once per epoch, and resuming needs the integer s alone.
 
+  Data of another kind derive from this class and say otherwise: what a device holds
+  (`constants`), what a step makes of it (`pick`, `examples`), what a network gets (`inputs`), and
+  in how many static forms a batch comes (`variants`).
+
   Fields:
     name: "digits", "cifar10", ...
     splits: {"train": {"x": uint8 [N, H, W, C], "y": int32 [N]}, "test": {...}}
     num_classes, class_names: the classes in label order.
     origin: one line for the log: where the images were read from, and how many.
+    form: what describes examples of another kind than images.
   """
+
+  @property
+  def variants(self) -> int:
+    """Static forms of a batch, each compiled for itself."""
+    return 1
+
+  def variant(self, step: int) -> int:
+    """Which of the forms the batch of a step has."""
+    return 0
+
+  @property
+  def epoch(self) -> int | None:
+    """Training examples in an epoch; None where every step draws new ones."""
+    return len(self._split("train")["y"])
+
+  def constants(self) -> dict[str, np.ndarray]:
+    """The arrays that every device holds while training."""
+    return self.splits["train"]
+
+  def pick(self, constants: dict[str, Any], rows) -> dict[str, Any]:
+    """Gathers a batch of `constants` on the device."""
+    return jax.tree.map(lambda array: array[rows], constants)
+
+  def examples(self, batch: dict[str, Any], keys, variant: int, *, dtype, crop: int, flip: bool):
+    """What the network is trained on: (inputs, labels, weights of the labels or None).
+
+    Args:
+      batch: as `pick` returns it; keys: one random key an example.
+    """
+    x = augment(batch["x"], keys, pad=crop, flip=flip)
+    return self.inputs(x, dtype), batch["y"], None
+
+  def inputs(self, x, dtype) -> jax.Array:
+    """Raw images with zero mean and unit variance per channel of the training images."""
+    mean, std = (np.asarray(m, dtype).reshape(1, 1, 1, -1) for m in (self.mean, self.std))
+    return ((x.astype(dtype) / 255) - mean) / std
+
+  def template(self, count: int) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of `count` raw examples."""
+    return jax.ShapeDtypeStruct((count, *self.shape), self.splits["test"]["x"].dtype)
+
+  def fixed(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The (x, y) on which a network is measured while it trains: always the same."""
+    train = self._split("train")
+    chosen = np.random.default_rng(0).permutation(len(train["y"]))[:count]
+    return train["x"][chosen], train["y"][chosen]
 
   def indices(self, split: str, step: int, *, size: int, seed: int) -> np.ndarray:
     """Returns the int32 positions in `split` that batch number `step` consists of."""
@@ -46,8 +101,8 @@ class Source(_Fields):
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """Height, width and channels of one image."""
-    return self.splits["train"]["x"].shape[1:]
+    """The shape of one example: height, width and channels of an image."""
+    return self.splits["test"]["x"].shape[1:]
 
   @property
   def mean(self) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Models and heads by name: apply -> (features, activations), and heads from features to a loss.
 
-Every model is a flax.linen module with the attributes `weight_layers` (head included) and
-`act_names` (forward order), and `apply(variables, x, train) -> (features [B, d], {name: act})`.
+Every model is a flax.linen module with the attributes `weight_layers` (head included), `act_names`
+(forward order) and `convolves`, and `apply(variables, x, train) -> (features [B, d], {name: act})`.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from flax import linen as nn
 from rankbias.models.heads import HEADS, LinearHead
 from rankbias.models.mlp import MLP
 from rankbias.models.resnet import ResNet
+from rankbias.models.set_attention import SetAttention
 from rankbias.models.vgg import VGG
 
 MODELS = {
@@ -23,6 +24,7 @@ MODELS = {
   "resnet18": functools.partial(ResNet, stage_sizes=(2, 2, 2, 2)),
   "resnet34": functools.partial(ResNet, stage_sizes=(3, 4, 6, 3)),
   "vgg": VGG,
+  "set_attention": SetAttention,
 }
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
   "VGG",
   "LinearHead",
   "ResNet",
+  "SetAttention",
   "build_head",
   "build_model",
   "scale_kernels",

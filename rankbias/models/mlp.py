@@ -35,6 +35,8 @@ class MLP(nn.Module):
   dtype: Any = "float32"
   param_dtype: Any = "float32"
 
+  convolves = False
+
   def __post_init__(self):
     if self.depth < 2:
       raise ValueError(f"depth={self.depth} has no hidden layer: use depth >= 2 (head included).")

@@ -71,6 +71,8 @@ class ResNet(nn.Module):
   dtype: Any = "float32"
   param_dtype: Any = "float32"
 
+  convolves = True
+
   def __post_init__(self):
     if not self.stage_sizes or min(self.stage_sizes) < 1:
       raise ValueError(f"stage_sizes={self.stage_sizes} must name at least one block per stage.")

@@ -48,6 +48,8 @@ class VGG(nn.Module):
   dtype: Any = "float32"
   param_dtype: Any = "float32"
 
+  convolves = True
+
   def __post_init__(self):
     if self.layers not in STAGES:
       raise ValueError(f"layers={self.layers} is no VGG: choose one of {sorted(STAGES)}.")

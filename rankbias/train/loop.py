@@ -42,6 +42,7 @@ def train(
   constants: Any,
   *,
   rows: Callable[[int], np.ndarray],
+  variant: Callable[[int], int] = lambda step: 0,
   start: int,
   steps: int,
   length: int,
@@ -53,7 +54,8 @@ def train(
 
   Args:
     chunk: the pmapped function of `train.step.make_chunk`.
-    rows: step -> int32 [members, global batch], which images that step sees.
+    rows: step -> int32 [members, global batch], which examples that step sees.
+    variant: step -> which of the chunk's steps it takes.
     length: the most steps in one call.
     hooks: called in order at their stops, before the first step too if 0 is among them and the
       run starts there.
@@ -77,7 +79,7 @@ def train(
     while step < steps:
       end = min([step + length, *(s for s in stops if s > step)])
       began = time.perf_counter()
-      state, metrics = chunk(state, make_feed(rows, step, end, length), constants)
+      state, metrics = chunk(state, make_feed(rows, variant, step, end, length), constants)
       metrics = parallel.fetch(metrics)
       metrics = {name: values[: end - step] for name, values in metrics.items()}
       on_metrics(step, metrics, time.perf_counter() - began)
@@ -89,16 +91,22 @@ def train(
   return state
 
 
-def make_feed(rows: Callable, step: int, end: int, length: int) -> dict[str, np.ndarray]:
-  """The indices of the images of steps [step, end), cut over this process's devices."""
+def make_feed(
+  rows: Callable, variant: Callable, step: int, end: int, length: int
+) -> dict[str, np.ndarray]:
+  """What steps [step, end) are fed with, cut over this process's devices."""
   block = np.stack([rows(s) for s in range(step, end)])
   padding = np.zeros((length - len(block), *block.shape[1:]), block.dtype)
+  variants = np.zeros(length, np.int32)
+  variants[: end - step] = [variant(s) for s in range(step, end)]
   batch = np.arange(block.shape[-1], dtype=np.int32)
   feed = {
     "rows": parallel.local_slices(np.concatenate([block, padding]), axis=2),
     "positions": parallel.local_slices(batch, axis=0),
   }
-  feed["count"] = np.full(len(feed["positions"]), end - step, np.int32)
+  devices = len(feed["positions"])
+  feed["variant"] = np.tile(variants, (devices, 1))
+  feed["count"] = np.full(devices, end - step, np.int32)
   return feed
 
 

@@ -19,17 +19,23 @@ LEARNING_RATE_RULES: dict[str, Callable[[float, int], float]] = {
 }
 
 
-def sgd(learning_rate, options: Mapping[str, Any]) -> optax.GradientTransformation:
-  """Gradient descent with heavy-ball momentum."""
-  return optax.sgd(learning_rate, momentum=options["momentum"] or None)
+def sgd(learning_rate, weight_decay, options: Mapping[str, Any]) -> optax.GradientTransformation:
+  """Gradient descent with heavy-ball momentum; the decay is added to the gradient."""
+  rule = optax.sgd(learning_rate, momentum=options["momentum"] or None)
+  return optax.chain(optax.add_decayed_weights(weight_decay), rule)
 
 
-def adam(learning_rate, options: Mapping[str, Any]) -> optax.GradientTransformation:
-  """Adam with its usual moments (0.9, 0.999)."""
-  return optax.adam(learning_rate)
+def adam(learning_rate, weight_decay, options: Mapping[str, Any]) -> optax.GradientTransformation:
+  """Adam with its usual moments (0.9, 0.999); the decay is added to the gradient (L2)."""
+  return optax.chain(optax.add_decayed_weights(weight_decay), optax.adam(learning_rate))
 
 
-OPTIMIZERS = {"sgd": sgd, "adam": adam}
+def adamw(learning_rate, weight_decay, options: Mapping[str, Any]) -> optax.GradientTransformation:
+  """Adam with decoupled decay: weights shrink by learning rate times decay, beside Adam's step."""
+  return optax.adamw(learning_rate, weight_decay=weight_decay)
+
+
+OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw}
 
 
 def constant(options: Mapping[str, Any], steps: int):
@@ -66,16 +72,13 @@ def make_optimizer(options: Mapping[str, Any], steps: int) -> Callable:
   `numbers` holds this member's "learning_rate" and "weight_decay", possibly traced, so that members
   with different numbers share one program. Parameters are {"model": ..., "head": ...}; the head has
   factors of its own on both numbers. Weight decay is the gradient of (decay / 2) ||w||^2, added
-  before momentum or Adam's moments.
+  before momentum or Adam's moments; `adamw` alone shrinks the weights beside Adam's step.
   """
   schedule = make_schedule(options, steps)
   rule = OPTIMIZERS[options["name"]]
 
   def group(learning_rate, weight_decay):
-    return optax.chain(
-      optax.add_decayed_weights(weight_decay),
-      rule(lambda step: learning_rate * schedule(step), options),
-    )
+    return rule(lambda step: learning_rate * schedule(step), weight_decay, options)
 
   def build(numbers) -> optax.GradientTransformation:
     rate, decay = numbers["learning_rate"], numbers["weight_decay"]

@@ -14,7 +14,7 @@ State is a plain dict, so that a checkpoint can hold it and a test can read it:
   fitted_at   end of the first epoch with at least 99 % of its images right when visited, or -1
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -122,37 +122,48 @@ def over_members(fn: Callable, members: int, in_axes: Any = 0) -> Callable:
   return single
 
 
-def make_chunk(step: Callable, gather: Callable, members: int, length: int) -> Callable:
+def make_chunk(steps: Sequence[Callable], gather: Callable, members: int, length: int) -> Callable:
   """Returns `chunk(state, feed, constants) -> (state, metrics)`: up to `length` steps in one call.
 
   Args:
-    step: (state, batch) -> (state, metrics) of one member.
-    gather: (constants, rows, positions) -> batch, of one member: turns indices into images.
+    steps: (state, batch) -> (state, metrics) of one member, for every static form that a batch
+      can have. The form is chosen for all members at once: a choice of each member's own would
+      compute all forms and select.
+    gather: (constants, rows, positions) -> batch, of one member: turns indices into examples.
     members: leading axis of every leaf of the state.
     length: steps a call can run. The number it does run is data (`feed["count"]`), so that one
       compiled loop serves every call. A length of 1 compiles no loop at all: XLA runs convolutions
       inside loops about 50 times slower on CPU.
 
-  `feed` is {"rows": int32 [length, members, b], "positions": int32 [b], "count": int32 []};
-  metrics have shape [length, members], zero beyond the count.
+  `feed` is {"rows": int32 [length, members, b], "positions": int32 [b], "variant": int32 [length],
+  "count": int32 []}; metrics have shape [length, members], zero beyond the count.
   """
-  member_step = over_members(
-    lambda state, rows, positions, constants: step(state, gather(constants, rows, positions)),
-    members,
-    in_axes=(0, 0, None, None),
-  )
+  branches = [
+    over_members(
+      lambda state, rows, positions, constants, step=step: step(
+        state, gather(constants, rows, positions)
+      ),
+      members,
+      in_axes=(0, 0, None, None),
+    )
+    for step in steps
+  ]
+
+  def take(i, state, feed, constants):
+    own = state, feed["rows"][i], feed["positions"], constants
+    return jax.lax.switch(feed["variant"][i], branches, *own)
 
   def chunk(state, feed, constants):
     if length == 1:
-      state, metrics = member_step(state, feed["rows"][0], feed["positions"], constants)
+      state, metrics = take(0, state, feed, constants)
       return state, jax.tree.map(lambda x: x[None], metrics)
 
     def body(i, carry):
       state, log = carry
-      state, metrics = member_step(state, feed["rows"][i], feed["positions"], constants)
+      state, metrics = take(i, state, feed, constants)
       return state, jax.tree.map(lambda buffer, x: buffer.at[i].set(x), log, metrics)
 
-    _, shapes = jax.eval_shape(member_step, state, feed["rows"][0], feed["positions"], constants)
+    _, shapes = jax.eval_shape(take, 0, state, feed, constants)
     log = jax.tree.map(lambda s: jnp.zeros((length, *s.shape), s.dtype), shapes)
     return jax.lax.fori_loop(0, feed["count"], body, (state, log))
 

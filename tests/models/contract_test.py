@@ -14,8 +14,11 @@ TINY = {
   "resnet18": {"width": 4, "stage_sizes": (1, 1)},
   "resnet34": {"width": 4, "stage_sizes": (1,)},
   "vgg": {"width": 4, "stage_sizes": (1, 2)},
+  "set_attention": {"width": 8},
 }
-X = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+SETS = np.random.default_rng(1).uniform(size=(4, 7, 11)).astype(np.float32)
+X = {name: SETS if name == "set_attention" else IMAGES for name in TINY}
 
 
 def test_every_model_has_a_tiny_variant():
@@ -26,7 +29,7 @@ def test_every_model_has_a_tiny_variant():
 def tiny(name):
   """A small model, its variables and its compiled evaluation."""
   model = build_model(name, **TINY[name])
-  variables = jax.jit(model.init)(jax.random.key(0), X)
+  variables = jax.jit(model.init)(jax.random.key(0), X[name])
   return model, variables, jax.jit(lambda v, x: model.apply(v, x, False))
 
 
@@ -35,20 +38,20 @@ class TestContract:
   def test_names_are_in_forward_order(self, name):
     model, variables, _ = tiny(name)
     names = []
-    jax.eval_shape(lambda: names.extend(model.apply(variables, X, False)[1]))
+    jax.eval_shape(lambda: names.extend(model.apply(variables, X[name], False)[1]))
     assert tuple(names) == model.act_names
 
   def test_features_and_activations_have_one_row_per_image_and_the_last_is_the_features(self, name):
     model, variables, evaluate = tiny(name)
-    features, acts = evaluate(variables, X)
+    features, acts = evaluate(variables, X[name])
     assert features.ndim == 2
-    assert all(len(act) == len(X) for act in acts.values())
-    np.testing.assert_array_equal(acts[model.act_names[-1]].reshape(len(X), -1), features)
+    assert all(len(act) == len(X[name]) for act in acts.values())
+    np.testing.assert_array_equal(acts[model.act_names[-1]].reshape(len(X[name]), -1), features)
 
   def test_evaluation_treats_images_one_by_one(self, name):
     _, variables, evaluate = tiny(name)
-    together = evaluate(variables, X)[0]
-    alone = evaluate(variables, np.stack([X[2]] * len(X)))[0]
+    together = evaluate(variables, X[name])[0]
+    alone = evaluate(variables, np.stack([X[name][2]] * len(X[name])))[0]
     np.testing.assert_allclose(alone[0], together[2], rtol=1e-4, atol=1e-5)
 
   def test_gradients_reach_every_parameter(self, name):
@@ -56,7 +59,9 @@ class TestContract:
     rest = {k: v for k, v in variables.items() if k != "params"}
 
     def loss(params):
-      (features, _), _ = model.apply({"params": params, **rest}, X, True, mutable=["batch_stats"])
+      (features, _), _ = model.apply(
+        {"params": params, **rest}, X[name], True, mutable=["batch_stats"]
+      )
       return (features**3).sum()
 
     for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(variables["params"])):
@@ -65,9 +70,9 @@ class TestContract:
 
   def test_bfloat16_compute_is_finite_and_near_float32(self, name):
     _, variables, evaluate = tiny(name)
-    exact = evaluate(variables, X)[0]
+    exact = evaluate(variables, X[name])[0]
     half = build_model(name, **TINY[name], dtype="bfloat16")
-    features, acts = jax.jit(half.apply)(variables, X)
+    features, acts = jax.jit(half.apply)(variables, X[name])
     assert features.dtype == jnp.bfloat16
     assert all(np.isfinite(np.float32(act)).all() for act in acts.values())
     assert np.abs(np.float32(features) - exact).max() < 0.05 * np.abs(exact).max()
@@ -75,9 +80,11 @@ class TestContract:
   def test_float64_throughout(self, name):
     with jax.enable_x64(True):
       model = build_model(name, dtype="float64", param_dtype="float64", **TINY[name])
-      variables = jax.eval_shape(model.init, jax.random.key(0), np.float64(X))
+      variables = jax.eval_shape(model.init, jax.random.key(0), np.float64(X[name]))
       out = jax.eval_shape(
-        lambda v, x: model.apply(v, x, True, mutable=["batch_stats"]), variables, np.float64(X)
+        lambda v, x: model.apply(v, x, True, mutable=["batch_stats"]),
+        variables,
+        np.float64(X[name]),
       )
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float64")}
     assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {np.dtype("float64")}
@@ -100,7 +107,7 @@ class TestContract:
 def test_an_unknown_model_is_refused_with_the_nearest_name():
   with pytest.raises(ValueError, match=r"'resnet81' is no known model. Did you mean 'resnet18'\?"):
     build_model("resnet81")
-  with pytest.raises(ValueError, match=r"Known: mlp, resnet18, resnet34, vgg\.$"):
+  with pytest.raises(ValueError, match=r"Known: mlp, resnet18, resnet34, set_attention, vgg\.$"):
     build_model("transformer")
 
 

@@ -96,10 +96,14 @@ def test_ctrl_c_saves_and_says_so_and_a_second_one_stops_at_once(capfd):
 
 
 def test_feed_is_cut_over_devices_without_changing_the_order():
-  feed = loop.make_feed(lambda s: np.arange(8, dtype=np.int32)[None] + 10 * s, 2, 4, 5)
+  def rows(step):
+    return np.arange(8, dtype=np.int32)[None] + 10 * step
+
+  feed = loop.make_feed(rows, lambda s: s % 3, 2, 4, 5)
   assert feed["rows"].shape == (4, 5, 1, 2)
   np.testing.assert_array_equal(np.concatenate(list(feed["rows"]), -1)[0, 0], 20 + np.arange(8))
   np.testing.assert_array_equal(np.concatenate(list(feed["positions"])), np.arange(8))
+  assert feed["variant"].tolist() == [[2, 0, 0, 0, 0]] * 4
   assert feed["count"].tolist() == [2] * 4
 
 

@@ -42,6 +42,16 @@ def test_sgd_with_weight_decay_and_head_factors():
   np.testing.assert_allclose(updates["head"]["kernel"], expected, rtol=1e-6)
 
 
+def test_decay_of_adam_passes_its_moments_and_that_of_adamw_does_not():
+  """The first step of Adam is the sign of the gradient, whatever is added to it."""
+  rate, decay = 0.1, 0.05
+  sign = jax.tree.map(jnp.sign, GRADS)
+  for name, shrunk in (("adam", 0.0), ("adamw", decay)):
+    updates = one_update(options(name=name), rate, decay)
+    expected = jax.tree.map(lambda s, p, shrunk=shrunk: -rate * (s + shrunk * p), sign, PARAMS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), updates, expected)
+
+
 def test_clipping_uses_the_norm_over_all_groups():
   own = options(clip_norm=0.1)
   norm = np.sqrt(0.25 + 0.0625 + 1)

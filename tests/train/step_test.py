@@ -48,7 +48,7 @@ def train(state, count, length, first=0, batch=4):
   """Runs `count` steps on all four devices, `length` a call; image i is seen in step i // batch."""
   step = steps.make_step(loss, optimizer)
   members = state["step"].shape[0]
-  chunk = parallel.pmap(steps.make_chunk(step, gather, members, length))
+  chunk = parallel.pmap(steps.make_chunk([step], gather, members, length))
   state, constants = parallel.replicate(state), parallel.replicate(CONSTANTS)
   logs, s = [], first
   while s < first + count:
@@ -59,6 +59,7 @@ def train(state, count, length, first=0, batch=4):
     feed = {
       "rows": parallel.local_slices(rows, 2),
       "positions": parallel.local_slices(np.arange(batch), 0),
+      "variant": np.zeros((4, length), np.int32),
       "count": np.full(4, end - s, np.int32),
     }
     state, metrics = chunk(state, feed, constants)

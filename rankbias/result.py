@@ -1,0 +1,61 @@
+"""What a program found: the content of result.json and arrays.npz."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from rankbias.evaluate import EVALUATIONS
+
+MEASURED = ("train", "test", "norms", "ranks", "tolerance")  # of a member; null where not measured
+ARRAYS = ("spectrum", "spectrum_centered", "weights")  # {name: array}, kept out of result.json
+
+
+def evaluate(config, configs, built, source, state) -> tuple[dict, dict]:
+  """Runs the config's evaluations on every member; returns result.json and arrays.npz."""
+  entries, arrays = [], {}
+  for m, own in enumerate(configs):
+    one = jax.tree.map(lambda x, m=m: x[m], state)
+    entry = outcome(own, built.numbers[m], jax.device_get(one))
+    if entry["status"] == "finished":
+      predictor = built.predictor(one["params"], one["extra"], one["numbers"])
+      for name, options in config.evaluate.items():
+        entry |= EVALUATIONS[name](predictor, source, **options)
+    for kind in ARRAYS:
+      arrays |= {f"{m}/{kind}/{name}": array for name, array in entry.pop(kind, {}).items()}
+    entries.append(entry)
+  params = state["params"]
+  result = {
+    "format": 1,
+    "name": config.name,
+    "data": {
+      "name": source.name,
+      **{name: len(split["y"]) for name, split in source.splits.items()},
+      "classes": source.num_classes,
+    },
+    "model": {
+      "name": config.model.name,
+      "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(params)),
+      "weight_layers": built.weight_layers,
+      "layers": list(built.layers),
+    },
+    "members": entries,
+  }
+  return result, arrays
+
+
+def outcome(config: ConfigDict, numbers: Mapping[str, float], state: Any) -> dict[str, Any]:
+  """What became of a member, from its final state."""
+  stopped, fitted = int(state["stopped_at"]), int(state["fitted_at"])
+  return {
+    "temperature": config.temperature,
+    "seed": config.seed,
+    "learning_rate": numbers["learning_rate"],
+    "steps": config.steps,
+    "status": "diverged" if stopped >= 0 else "finished",
+    "stopped_at": stopped if stopped >= 0 else None,
+    "last": {name: float(state["last"][name]) for name in ("loss", "accuracy")},
+    "step_99": fitted if fitted >= 0 else None,
+    **dict.fromkeys(MEASURED),
+  }
