@@ -5,9 +5,16 @@ from rankbias.ops.adaptive import (
   entropy_polynomial,
   scalable_softmax,
 )
+from rankbias.ops.adaptive_attention import adaptive_temperature_attention
 from rankbias.ops.attention import dot_product_attention
 from rankbias.ops.attention_flax import flax_attention
+from rankbias.ops.dispersion import entropy_bound, required_spread, spread_bound, weight_bounds
 from rankbias.ops.fenchel_young import fenchel_young_loss
+from rankbias.ops.fitted_temperature import (
+  FittedInverseTemperature,
+  fit_inverse_temperature,
+  fit_to_scores,
+)
 from rankbias.ops.logistic import logistic_softmax, sigsoftmax
 from rankbias.ops.losses import cross_entropy
 from rankbias.ops.margin import (
@@ -60,11 +67,13 @@ from rankbias.ops.unnormalized import sigmoid_weights, softmax_plus_n, softpick
 __all__ = [
   "MARGINS",
   "NORMALIZERS",
+  "FittedInverseTemperature",
   "MidxIndex",
   "MidxProposal",
   "PopularityProposal",
   "Proposal",
   "UniformProposal",
+  "adaptive_temperature_attention",
   "adaptive_temperature_softmax",
   "additive_margin",
   "angular_margin",
@@ -77,10 +86,13 @@ __all__ = [
   "entmax",
   "entmax15",
   "entropy",
+  "entropy_bound",
   "entropy_polynomial",
   "expected_entropy",
   "exponential_mechanism",
   "fenchel_young_loss",
+  "fit_inverse_temperature",
+  "fit_to_scores",
   "flax_attention",
   "guided_additive_margin",
   "guided_angular_margin",
@@ -104,6 +116,7 @@ __all__ = [
   "predictive_entropy",
   "r_softmax",
   "random_softmax_loss",
+  "required_spread",
   "sampled_softmax_loss",
   "scalable_softmax",
   "scaled_cosines",
@@ -116,8 +129,10 @@ __all__ = [
   "softmax_plus_n",
   "softpick",
   "sparsemax",
+  "spread_bound",
   "t_softmax",
   "topk_softmax",
   "uniform_proposal",
   "variation_ratio",
+  "weight_bounds",
 ]

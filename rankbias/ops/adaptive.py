@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from rankbias.ops.moments import moment_inverse_temperature, row_moments
 from rankbias.ops.rows import (
   Axis,
   float_dtype,
@@ -15,7 +16,7 @@ from rankbias.ops.rows import (
   row_count,
   row_maximum,
 )
-from rankbias.ops.softmax import normalize, row_entropy
+from rankbias.ops.softmax import normalize
 
 InverseTemperature = Callable[[Array, Array], Array]
 
@@ -104,10 +105,8 @@ def scalable_softmax(
 
 def _adaptive(logits, where, *, inverse_temperature, stop_gradient, axis):
   masked = masked_logits(logits, None, where)
-  count = row_count(masked != -jnp.inf, axis, masked.dtype)
-  beta = inverse_temperature(row_entropy(masked, axis), count)
-  if stop_gradient:
-    beta = jax.lax.stop_gradient(beta)
+  moments = row_moments(masked, axis)
+  beta = moment_inverse_temperature(moments, inverse_temperature, stop_gradient)
   return _sharpened(masked, beta, axis).astype(float_dtype(logits))
 
 

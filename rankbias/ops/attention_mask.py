@@ -7,20 +7,26 @@ import jax.numpy as jnp
 
 def attention_mask(shape, mask=None, is_causal=False, lengths=(None, None), window=None):
   """Returns where attention is allowed, with the axes of `shape`, or None for everywhere."""
-  *lead, _, length, keys = shape
-  ones = (1,) * (len(shape) - 2)
-  rows, columns = jnp.arange(length).reshape(*ones, -1, 1), jnp.arange(keys).reshape(*ones, 1, -1)
-  parts = [] if mask is None else [boolean("mask", mask, shape)]
-  if is_causal:
-    parts.append(columns <= rows)
+  *_, length, keys = shape
+  rows, columns = jnp.arange(length)[:, None], jnp.arange(keys)[None]
+  parts, (left, right) = mask_parts(shape, mask, lengths), window_pair(window)
+  band = [columns <= rows] if is_causal else []
   if window is not None:
-    left, right = _window(window)
-    parts.append((columns >= rows - left) & (columns <= rows + right))
-  names = ("query_seq_lengths", "key_value_seq_lengths")
-  for name, position, limit in zip(names, (rows, columns), lengths, strict=True):
-    if limit is not None:
-      parts.append(position < _lengths(name, limit, lead))
+    band.append((columns >= rows - left) & (columns <= rows + right))
+  parts += [part.reshape((1,) * (len(shape) - 2) + part.shape) for part in band]
   return reduce(jnp.logical_and, parts) if parts else None
+
+
+def mask_parts(shape, mask=None, lengths=(None, None)):
+  """Returns boolean arrays with the axes of `shape`, of size 1 or equal, that must all hold."""
+  *lead, _, length, keys = shape
+  parts = [] if mask is None else [boolean("mask", mask, shape)]
+  names, sizes = ("query_seq_lengths", "key_value_seq_lengths"), ((length, 1), (1, keys))
+  for name, size, limit in zip(names, sizes, lengths, strict=True):
+    if limit is not None:
+      position = jnp.arange(max(size)).reshape((1,) * (len(shape) - 2) + size)
+      parts.append(position < _lengths(name, limit, lead))
+  return parts
 
 
 def _lengths(name, x, lead):
@@ -29,7 +35,10 @@ def _lengths(name, x, lead):
   return fitted(name, x, lead)[..., None, None, None]
 
 
-def _window(window):
+def window_pair(window):
+  """Returns (left, right) of a window, (None, None) for None."""
+  if window is None:
+    return None, None
   pair = (window, window) if isinstance(window, int) else tuple(window)
   if len(pair) != 2:
     raise ValueError(

@@ -66,7 +66,9 @@ def moment_entropy(moments: Moments) -> Array:
 
 
 def moment_inverse_temperature(
-  moments: Moments, inverse_temperature: Callable[[Array, Array], Array], stop_gradient: bool = False
+  moments: Moments,
+  inverse_temperature: Callable[[Array, Array], Array],
+  stop_gradient: bool = False,
 ) -> Array:
   """Returns inverse_temperature(H, n) of moments whose rows keep their axis with size 1.
 

@@ -1,0 +1,129 @@
+"""Attention cut into blocks of queries and keys: which there are, what is read and added where."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Grid(NamedTuple):
+  """The sizes of an attention and of its blocks; nothing but numbers, so that it is static.
+
+  Arrays are [batch, key heads, group, length, features]: `group` query heads share a key head, and
+  keys and values have a group of 1. A bias or mask is [batch, key heads, group, queries, keys] with
+  size 1 wherever it is broadcast.
+  """
+
+  batch: int
+  heads: int
+  group: int
+  queries: int
+  keys: int
+  block: tuple[int, int, int]  # key heads, queries, keys; key heads divides `heads`
+  scale: float
+
+  @property
+  def sizes(self):
+    """The sizes of a block of logits."""
+    heads, queries, keys = self.block
+    return 1, heads, self.group, queries, keys
+
+
+def over_queries(grid: Grid, step: Callable, carry):
+  """Returns carry after carry = step(carry, at) for all blocks of queries at (b, head, 0, t)."""
+  heads, queries, _ = grid.block
+  across, along = grid.heads // heads, math.ceil(grid.queries / queries)
+
+  def body(i, carry):
+    row, column = i // along, i % along
+    return step(carry, (row // across, row % across * heads, 0, column * queries))
+
+  return jax.lax.fori_loop(0, grid.batch * across * along, body, carry)
+
+
+def over_keys(grid: Grid, t, band, step: Callable, carry):
+  """Returns carry after carry = step(carry, s) for the blocks of keys that queries from t see.
+
+  band: (left, right), t - left <= s <= t + right; None does not bound.
+  """
+  (left, right), (_, queries, keys) = band, grid.block
+  first, last = 0, math.ceil(grid.keys / keys)
+  t = jnp.minimum(t, grid.queries - queries)
+  if left is not None:
+    first = jnp.maximum((t - left) // keys, 0)
+  if right is not None:
+    last = jnp.minimum((t + queries - 1 + right) // keys + 1, last)
+  return jax.lax.fori_loop(first, last, lambda i, carry: step(carry, i * keys), carry)
+
+
+def take(x, starts, sizes):
+  """Reads a block without its batch axis; the last one starts earlier where it would stick out."""
+  starts, sizes = _fitting(x, starts, sizes)
+  return jax.lax.dynamic_slice(x, starts, sizes)[0]
+
+
+def add(x, block, starts):
+  """Adds a block, summed over the axes along which x is broadcast, to where `take` reads it."""
+  starts, sizes = _fitting(x, starts, (1, *block.shape))
+  axes = [a for a, (n, size) in enumerate(zip(block.shape, sizes[1:], strict=True)) if n != size]
+  block = jnp.sum(block, axes, keepdims=True)[None].astype(x.dtype)
+  return jax.lax.dynamic_update_slice(x, jax.lax.dynamic_slice(x, starts, sizes) + block, starts)
+
+
+def put(x, block, starts):
+  """Writes a block to where `take` reads it."""
+  starts, _ = _fitting(x, starts, (1, *block.shape))
+  return jax.lax.dynamic_update_slice(x, block[None].astype(x.dtype), starts)
+
+
+def _fitting(x, starts, sizes):
+  """Completes starts with zeros, and reads the one entry of an axis of size 1."""
+  starts = (*starts, *(0,) * (x.ndim - len(starts)))
+  starts = tuple(0 if n == 1 else s for n, s in zip(x.shape, starts, strict=True))
+  return starts, tuple(min(n, size) for n, size in zip(x.shape, sizes, strict=True))
+
+
+def rows_of(grid, x, at):
+  """Reads the block of queries, or of numbers a query, at (b, head, 0, t)."""
+  return take(x, at, (*grid.sizes[:4], *x.shape[4:]))
+
+
+def keys_of(grid, x, at, s, dtype):
+  """Reads the block of keys or values at s for the queries at `at`, as `dtype`."""
+  return take(x, (*at[:3], s), (1, grid.block[0], 1, grid.block[2], x.shape[-1]))[:, 0].astype(
+    dtype
+  )
+
+
+def new_rows(grid, t):
+  """Returns which rows of the block at t no earlier block has read, as [1, 1, queries]."""
+  queries = grid.block[1]
+  return (jnp.minimum(t, grid.queries - queries) + jnp.arange(queries) >= t)[None, None]
+
+
+def block_logits(grid, q, k, bias, where, at, s):
+  """Computes the logits [heads, group, queries, keys] of a block, -inf where masked.
+
+  where: (masks, band). Keys that an earlier block has read are masked.
+  """
+  masks, (left, right) = where
+  z = jnp.einsum("hgtd,hsd->hgts", q, k, preferred_element_type=q.dtype)
+  z = z * jnp.asarray(grid.scale, z.dtype)
+  corner = (*at, s)
+  if bias is not None:
+    z = z + take(bias, corner, grid.sizes).astype(z.dtype)
+  _, queries, keys = grid.block
+  rows = (jnp.minimum(at[3], grid.queries - queries) + jnp.arange(queries))[None, None, :, None]
+  columns = (jnp.minimum(s, grid.keys - keys) + jnp.arange(keys))[None, None, None]
+  allowed = [take(mask, corner, grid.sizes) for mask in masks]
+  if grid.keys % keys:
+    allowed.append(columns >= s)
+  if left is not None:
+    allowed.append(columns >= rows - left)
+  if right is not None:
+    allowed.append(columns <= rows + right)
+  for part in allowed:
+    z = jnp.where(part, z, -jnp.inf)
+  return z
