@@ -10,13 +10,24 @@ from typing import Any
 
 from rankbias.evaluate.accuracy import accuracy
 from rankbias.evaluate.predictor import Predictor
+from rankbias.evaluate.retrieval import as_specs, retrieval
+from rankbias.evaluate.sharpness import row_sharpness, sharpness, sharpness_against_count
 from rankbias.evaluate.spectra import measure_layers, spectra
 from rankbias.evaluate.uncertainty import uncertainty
 
-EVALUATIONS = {"accuracy": accuracy, "spectra": spectra, "uncertainty": uncertainty}
+EVALUATIONS = {
+  "accuracy": accuracy,
+  "spectra": spectra,
+  "uncertainty": uncertainty,
+  "retrieval": retrieval,
+}
 
 LEAST = {"samples": 2}  # of options that count; 1 elsewhere
-NEEDS = {"uncertainty": "model.dropout"}  # the field of a config that must be above 0
+# What a field of the config must be for an evaluation, in words and as a test.
+NEEDS = {
+  "uncertainty": ("model.dropout", "above 0 (0.1, for instance)", lambda rate: (rate or 0) > 0),
+  "retrieval": ("model.name", "'set_attention'", lambda name: name == "set_attention"),
+}
 
 __all__ = [
   "EVALUATIONS",
@@ -24,6 +35,10 @@ __all__ = [
   "accuracy",
   "check_options",
   "measure_layers",
+  "retrieval",
+  "row_sharpness",
+  "sharpness",
+  "sharpness_against_count",
   "spectra",
   "uncertainty",
 ]
@@ -49,9 +64,11 @@ def check_options(chosen: Mapping[str, Mapping[str, Any]], fields: Mapping[str, 
       least = LEAST.get(option, 1)
       if isinstance(value, int) and value < least:
         raise ValueError(f"evaluate.{name}.{option}={value} must be at least {least}")
-    need = NEEDS.get(name)
-    if need and not fields.get(need, 0) > 0:
+    field, words, holds = NEEDS.get(name, ("", "", lambda value: True))
+    if not holds(fields.get(field)):
       raise ValueError(
-        f"evaluate.{name} needs {need} above 0, and it is {fields.get(need, 'not set')}; "
-        f"set it (0.1, for instance) or remove evaluate.{name}"
+        f"evaluate.{name} needs {field} {words}, and it is {fields.get(field, 'not set')}; "
+        f"set it or remove evaluate.{name}"
       )
+    if options.get("remedies"):
+      as_specs(options["remedies"])

@@ -1,0 +1,163 @@
+"""How far does max retrieval generalise? Accuracy and sharpness of one head against the set size.
+
+Every remedy is put into the same parameters at inference. The ceiling says how often the largest
+logit belongs to the largest item: what no sharpening can pass, but for a lucky class.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rankbias import ops
+from rankbias.evaluate.predictor import Predictor
+
+AS_TRAINED = "as_trained"  # the network without any remedy
+FITTED = "fitted"  # the inverse temperature that is fitted to this head
+ITEMS = 2**16  # of one pass, so that memory does not grow with the size or the number of sets
+SIZES = tuple(2**k for k in range(4, 15))
+SHOWN = 32, 16  # sets and largest items whose weights are kept for a picture
+
+Remedies = Mapping[str, Mapping[str, Any]]
+
+
+def retrieval(
+  predictor: Predictor,
+  source: Any,
+  *,
+  others=None,
+  sizes: Sequence[int] = SIZES,
+  sets: int = 4096,
+  large_sets: int = 1024,
+  remedies: Remedies | None = None,
+  fit: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+  """Measures the head on drawn sets of every size, once for every remedy.
+
+  Args:
+    source: a `rankbias.data.sets.MaxRetrieval`. All members see the same sets.
+    sizes: the set sizes n.
+    sets, large_sets: how many sets of a size are drawn, up to n = 4096 and beyond.
+    remedies: {column: {"name": one of `ops.NORMALIZERS`, **arguments}}, which take the place of the
+      network's normaliser.
+    fit: {"sizes", "sets", "bins"} of held-out sets to which `ops.fit_inverse_temperature` is fitted
+      with the largest item as the target; adds the column "fitted" and its curve.
+
+  Returns:
+    {"retrieval": {"sizes", "sets", "ceiling", "spread" (nats): [a number for each size], and
+    "accuracy", "entropy" (nats), "max_weight": {column: [a number for each size]}, "fitted" (the
+    curve, or None)}, "weights": {"<column>/<n>": [32, 16]}}: means over sets, and the weights of
+    the 16 largest items of 32 sets, in ascending order.
+  """
+  specs = as_specs(remedies or {})
+  curves = {}
+  if fit:
+    curves[FITTED] = fit_head(predictor, source, **fit)
+  columns = [AS_TRAINED, *(name for name, _, _ in specs), *curves]
+  kinds = ("accuracy", "entropy", "max_weight")
+  result = {"sizes": list(sizes), "sets": [], "ceiling": [], "spread": []}
+  result |= {kind: {column: [] for column in columns} for kind in kinds}
+  weights = {}
+  for n in sizes:
+    wanted = sets if n <= 4096 else large_sets
+    found, shown = measure_size(predictor, source, specs, curves, n, wanted)
+    result["sets"].append(wanted)
+    for kind in ("ceiling", "spread"):
+      result[kind].append(float(found[kind]))
+    for i, column in enumerate(columns):
+      for kind in kinds:
+        result[kind][column].append(float(found[kind][i]))
+      weights[f"{column}/{n}"] = shown[i]
+  result["fitted"] = curves[FITTED].as_dict() if curves else None
+  return {"retrieval": result, "weights": weights}
+
+
+def as_specs(remedies: Remedies) -> tuple:
+  """The remedies as something hashable: (column, name, arguments); each is tried.
+
+  Raises:
+    ValueError: a remedy without a known name, or with unknown arguments.
+  """
+  specs = []
+  for column, own in remedies.items():
+    options = dict(own)
+    if "name" not in options:
+      known = ", ".join(ops.NORMALIZERS)
+      raise ValueError(f"remedy {column!r} = {options} needs a name; use one of {known}")
+    name = options.pop("name")
+    ops.normalizer(name, **options)
+    specs.append((column, name, tuple(sorted(options.items()))))
+  return tuple(specs)
+
+
+def passes(n: int, wanted: int):
+  """Yields (part, sets of a draw, sets of it that count): parts of bounded size, `wanted` sets."""
+  count = min(max(ITEMS // n, 1), wanted)
+  for part in range(-(-wanted // count)):
+    yield part, count, min(count, wanted - part * count)
+
+
+def measure_size(predictor, source, specs, curves, n: int, wanted: int):
+  """Means over `wanted` sets of n items, and the weights to be shown."""
+  totals, shown = [], []
+  for part, count, used in passes(n, wanted):
+    x, y = source.draw("test", part, count=count, n=n)
+    own = predictor.apply, predictor.head, specs
+    found = jax.device_get(_measure(*own, predictor.numbers(), curves, x, y))
+    top = found.pop("top")[:, : max(SHOWN[0] - len(shown), 0)]
+    shown += list(np.moveaxis(top, 1, 0))
+    totals.append({name: values[..., :used].sum(-1, dtype=float) for name, values in found.items()})
+  means = {name: sum(t[name] for t in totals) / wanted for name in totals[0]}
+  return means, np.stack(shown, 1)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _measure(apply, head, specs, numbers, curves, x, y):
+  """What every column does with the same sets; the compiler computes the items once for all."""
+  params, head_params, _ = numbers
+  overrides = [{}, *({"normalizer": ops.normalizer(name, **dict(own))} for _, name, own in specs)]
+  for curve in curves.values():
+    sharpened = partial(ops.adaptive_temperature_softmax, inverse_temperature=curve)
+    overrides.append({"normalizer": sharpened})
+  order = jnp.argsort(x[:, 1:, 0])[:, -SHOWN[1] :]
+  values = {"accuracy": [], "entropy": [], "max_weight": [], "top": []}
+  for own in overrides:
+    features, acts = apply(params, x, **own)
+    weights = acts["attention/weights"].astype(jnp.float32)
+    logs = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
+    values["accuracy"].append(jnp.argmax(head(head_params, features), -1) == y)
+    values["entropy"].append(-jnp.sum(weights * logs, -1))
+    values["max_weight"].append(weights.max(-1))
+    values["top"].append(jnp.take_along_axis(weights[: SHOWN[0]], order[: SHOWN[0]], -1))
+  logits = apply(params, x)[1]["attention/logits"]
+  right = jnp.argmax(logits, -1) == jnp.argmax(x[:, 1:, 0], -1)
+  spread = logits.max(-1) - logits.min(-1)
+  stacked = {name: jnp.stack(each) for name, each in values.items()}
+  return stacked | {"ceiling": right, "spread": spread}
+
+
+def fit_head(predictor, source, *, sizes: Sequence[int] = SIZES, sets: int = 1024, **options):
+  """Fits an inverse temperature to the logits of held-out sets, the largest item as target."""
+  logits, targets = [], []
+  for n in sizes:
+    rows = []
+    for part, count, used in passes(n, sets):
+      x, _ = source.draw("heldout", part, count=count, n=n)
+      pair = jax.device_get(_logits(predictor.apply, predictor.params, x))
+      rows.append([array[:used] for array in pair])
+    logits.append(np.concatenate([pair[0] for pair in rows]))
+    targets.append(np.concatenate([pair[1] for pair in rows]))
+  return ops.fit_inverse_temperature(logits, targets, **options)
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(apply, params, x):
+  """The logits of the head, and which item is the largest."""
+  priorities = x[:, 1:, 0]
+  return (
+    apply(params, x)[1]["attention/logits"],
+    priorities == priorities.max(-1, keepdims=True),
+  )
