@@ -90,6 +90,19 @@ def rows_of(grid, x, at):
   return take(x, at, (*grid.sizes[:4], *x.shape[4:]))
 
 
+def scaled_queries(grid, query, at, dtype):
+  """Reads a block of queries as `dtype` and scales it, which is cheaper than to scale logits."""
+  return rows_of(grid, query, at).astype(dtype) * jnp.asarray(grid.scale, dtype)
+
+
+def visible_keys(grid, band):
+  """Returns how many keys each query sees through the band alone, as [queries]."""
+  (left, right), t = band, jnp.arange(grid.queries)
+  first = 0 if left is None else jnp.maximum(t - left, 0)
+  last = grid.keys if right is None else jnp.minimum(t + right + 1, grid.keys)
+  return jnp.broadcast_to(jnp.maximum(last - first, 0), t.shape)
+
+
 def keys_of(grid, x, at, s, dtype):
   """Reads the block of keys or values at s for the queries at `at`, as `dtype`."""
   return take(x, (*at[:3], s), (1, grid.block[0], 1, grid.block[2], x.shape[-1]))[:, 0].astype(
@@ -106,11 +119,10 @@ def new_rows(grid, t):
 def block_logits(grid, q, k, bias, where, at, s):
   """Computes the logits [heads, group, queries, keys] of a block, -inf where masked.
 
-  where: (masks, band). Keys that an earlier block has read are masked.
+  q: scaled already. where: (masks, band). Keys that an earlier block has read are masked.
   """
   masks, (left, right) = where
   z = jnp.einsum("hgtd,hsd->hgts", q, k, preferred_element_type=q.dtype)
-  z = z * jnp.asarray(grid.scale, z.dtype)
   corner = (*at, s)
   if bias is not None:
     z = z + take(bias, corner, grid.sizes).astype(z.dtype)

@@ -15,6 +15,8 @@ from rankbias.ops.attention_blocks import (
   over_queries,
   put,
   rows_of,
+  scaled_queries,
+  visible_keys,
 )
 from rankbias.ops.moments import below, empty_moments, merge_moments, row_moments
 
@@ -117,7 +119,7 @@ def _moments(grid, query, key, bias, where):
   dtype = _wide(query, key)
 
   def queries(out, at):
-    q = rows_of(grid, query, at).astype(dtype)
+    q = scaled_queries(grid, query, at, dtype)
 
     def keys(moments, s):
       z = block_logits(grid, q, keys_of(grid, key, at, s, dtype), bias, where, at, s)
@@ -126,7 +128,11 @@ def _moments(grid, query, key, bias, where):
     moments = over_keys(grid, at[3], where[1], keys, empty_moments(q.shape[:-1], dtype))
     return jax.tree.map(lambda x, block: put(x, block, at), out, moments)
 
-  return over_queries(grid, queries, empty_moments(query.shape[:-1], dtype))
+  moments = over_queries(grid, queries, empty_moments(query.shape[:-1], dtype))
+  if bias is None and not where[0]:  # then nothing needs to be counted block by block
+    count = visible_keys(grid, where[1]).astype(dtype)[None, None, None]
+    moments = moments._replace(count=jnp.broadcast_to(count, moments.count.shape))
+  return moments
 
 
 def _moments_forward(grid, query, key, bias, where):
@@ -139,10 +145,9 @@ def _moments_backward(grid, saved, cotangents):
   dtype = maximum.dtype
 
   def queries(carry, at):
-    q, m, total, weighted = (
-      rows_of(grid, x, at).astype(dtype)
-      for x in (query, maximum, cotangents.total, cotangents.weighted)
-    )
+    q = scaled_queries(grid, query, at, dtype)
+    rows = maximum, cotangents.total, cotangents.weighted
+    m, total, weighted = (rows_of(grid, x, at) for x in rows)
     fresh = new_rows(grid, at[3])
     total, weighted = (jnp.where(fresh, x, 0)[..., None] for x in (total + weighted, weighted))
 
@@ -154,27 +159,21 @@ def _moments_backward(grid, saved, cotangents):
         grid, carry, total * weights + weighted * (shifted * weights), q, k, at, s
       )
 
-    return _pull_queries(grid, carry, keys, where, at, q)
+    d_query, *rest = carry
+    d_q, *rest = over_keys(grid, at[3], where[1], keys, (jnp.zeros_like(q), *rest))
+    return add(d_query, d_q * grid.scale, at), *rest
 
-  d_query, *rest = over_queries(grid, queries, _zeros(dtype, query, key, bias))
-  return (*_as((d_query, *rest), (query, key, bias)), None)
+  arrays = query, key, bias
+  return (*_as(over_queries(grid, queries, _zeros(dtype, *arrays)), arrays), None)
 
 
 def _pull_logits(grid, carry, d_logits, q, k, at, s):
-  """Adds what the derivative of a block of logits is worth in queries, keys and bias."""
+  """Adds what the derivative of a block of logits is worth in scaled queries, keys and bias."""
   d_q, d_key, d_bias = carry
-  scaled = d_logits * jnp.asarray(grid.scale, d_logits.dtype)
-  d_q += jnp.einsum("hgts,hsd->hgtd", scaled, k)
-  d_k = jnp.einsum("hgts,hgtd->hsd", scaled, q)
+  d_q += jnp.einsum("hgts,hsd->hgtd", d_logits, k)
+  d_k = jnp.einsum("hgts,hgtd->hsd", d_logits, q)
   d_key = add(d_key, d_k[:, None], (*at[:3], s))
   return d_q, d_key, None if d_bias is None else add(d_bias, d_logits, (*at, s))
-
-
-def _pull_queries(grid, carry, keys, where, at, q):
-  d_query, d_key, d_bias = carry
-  zero = jnp.zeros_like(q)
-  d_q, d_key, d_bias = over_keys(grid, at[3], where[1], keys, (zero, d_key, d_bias))
-  return add(d_query, d_q, at), d_key, d_bias
 
 
 def _zeros(dtype, *arrays):
@@ -206,7 +205,8 @@ def _mix_forward(grid, skip, query, key, value, beta, maximum, bias, where):
   info = jnp.finfo(dtype)
 
   def queries(carry, at):
-    q, b, m = (rows_of(grid, x, at).astype(dtype) for x in (query, beta, maximum))
+    q = scaled_queries(grid, query, at, dtype)
+    b, m = (rows_of(grid, x, at).astype(dtype) for x in (beta, maximum))
 
     def keys(carry, s):
       z = block_logits(grid, q, keys_of(grid, key, at, s, dtype), bias, where, at, s)
@@ -247,8 +247,9 @@ def _mix_backward(grid, skip, saved, cotangent):
   dtype = cotangent.dtype
 
   def queries(carry, at):
-    q, b, m, d_out, out, total, peak = (
-      rows_of(grid, x, at).astype(dtype) for x in (query, beta, maximum, cotangent, *found)
+    q = scaled_queries(grid, query, at, dtype)
+    b, m, d_out, out, total, peak = (
+      rows_of(grid, x, at).astype(dtype) for x in (beta, maximum, cotangent, *found)
     )
     d_out = jnp.where(new_rows(grid, at[3])[..., None], d_out / total[..., None], 0)
     mean = jnp.sum(d_out * out, -1)[..., None]
@@ -267,7 +268,8 @@ def _mix_backward(grid, skip, saved, cotangent):
     (d_query, d_key, d_bias), d_value, d_beta = carry
     start = (jnp.zeros_like(q), d_key, d_bias), d_value, jnp.zeros_like(b)
     (d_q, d_key, d_bias), d_value, d_b = over_keys(grid, at[3], where[1], keys, start)
-    return (add(d_query, d_q, at), d_key, d_bias), d_value, add(d_beta, d_b, at)
+    d_query = add(d_query, d_q * grid.scale, at)
+    return (d_query, d_key, d_bias), d_value, add(d_beta, d_b, at)
 
   start = _zeros(dtype, query, key, bias), *_zeros(dtype, value, beta)
   (d_query, d_key, d_bias), d_value, d_beta = over_queries(grid, queries, start)
