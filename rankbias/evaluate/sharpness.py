@@ -56,9 +56,13 @@ def sharpness(logits, where=None) -> dict[str, dict[str, jax.Array]]:
     {name: {"mean", "min", "max": [..., heads]}} for the names of `row_sharpness`; 0 for a head
     none of whose queries has a key.
 
+  Raises:
+    ValueError: logits have fewer than three axes.
+
   Example: sharpness(logits, where=jnp.tri(length, dtype=bool))["spread"]["mean"] of causal heads.
   Source: Velickovic et al. 2024, arXiv:2410.01104, which reports spread and entropy of Gemma.
   """
+  _check_axes(logits)
   rows = row_sharpness(logits, where)
   attends = rows["keys"] > 0
   return {name: _summary(value, attends) for name, value in rows.items()}
@@ -74,9 +78,13 @@ def sharpness_against_count(logits, where=None) -> dict[str, jax.Array]:
     "keys": 1, ..., number of keys. "rows" [heads, keys]: how many queries have that many keys; the
     means of the other names of `row_sharpness` are 0 where there is none.
 
+  Raises:
+    ValueError: logits have fewer than three axes.
+
   Example: curves = sharpness_against_count(logits, where=jnp.tri(length, dtype=bool));
     plot(curves["keys"], curves["entropy"][head]).
   """
+  _check_axes(logits)
   rows = row_sharpness(logits, where)
   keys, heads = jnp.shape(logits)[-1], jnp.shape(logits)[-3]
   place = rows.pop("keys").astype(jnp.int32)
@@ -89,6 +97,14 @@ def sharpness_against_count(logits, where=None) -> dict[str, jax.Array]:
   number = total(jnp.ones_like(place))
   means = {name: total(value) / jnp.maximum(number, 1) for name, value in flat.items()}
   return {"keys": jnp.arange(1, keys + 1), "rows": number, **means}
+
+
+def _check_axes(logits):
+  if jnp.ndim(logits) < 3:
+    raise ValueError(
+      f"logits of shape {jnp.shape(logits)} must be [..., heads, queries, keys]; "
+      "give one head, or one query, an axis of size 1."
+    )
 
 
 def _a_head(value, heads):

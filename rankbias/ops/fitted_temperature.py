@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
+from rankbias.ops.attention_mask import fitted
 from rankbias.ops.monotone import best_monotone, bins_of
 from rankbias.ops.rows import float_dtype, row_maximum
 from rankbias.ops.softmax import row_entropy
@@ -82,7 +83,7 @@ def fit_inverse_temperature(
 
     sum_rows sum_{i in targets} softmax(beta_bin(H) z)_i
 
-  exactly, by dynamic programming. Of sequences that are equally good it is the least sharp.
+  exactly, by dynamic programming. Of equals, whose means agree to 1e-6, it takes the least sharp.
 
   The sum is linear in the weights. Where the largest logit is the likeliest target of all, whatever
   the other logits are, the best weights are the hard maximum: beta then goes to the end of the
@@ -158,7 +159,8 @@ def fit_to_scores(
     raise ValueError("entropies and scores must be finite: leave out the rows that are not.")
   rows = bins_of(entropies, bins)
   knots = np.array([entropies[r].mean() for r in rows], np.float32)
-  chosen = best_monotone(np.array([scores[r].sum(0) for r in rows]))
+  # Whole millionths of the mean: below that is rounding, and ties go to the smaller beta.
+  chosen = best_monotone(np.array([len(r) * np.rint(scores[r].mean(0) * 1e6) for r in rows]))
   return FittedInverseTemperature(jnp.asarray(knots), jnp.asarray(grid[chosen], jnp.float32))
 
 
@@ -183,9 +185,7 @@ def _parts(triple):
     )
   logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
   if triple[2] is not None:
-    if np.broadcast_shapes(np.shape(triple[2]), logits.shape) != logits.shape:
-      raise ValueError(f"where of shape {np.shape(triple[2])} does not fit logits {logits.shape}.")
-    logits = np.where(triple[2], logits, -np.inf)
+    logits = np.where(fitted("where", triple[2], logits.shape), logits, -np.inf)
   if not (logits < np.inf).all():
     raise ValueError(
       "logits are NaN or inf where they are not masked: only -inf stands for a mask."

@@ -43,7 +43,7 @@ def _merged(entropies, rows):
 def best_monotone(scores):
   """Returns the non-decreasing columns k_b with the largest sum of scores[b, k_b].
 
-  The smallest of those that are equally good.
+  The smallest of those that are equally good; whole numbers compare without rounding.
   """
   columns = np.arange(scores.shape[1])
   best, choices = scores[0], []
