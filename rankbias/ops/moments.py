@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from rankbias.ops.rows import Axis, row_maximum
@@ -30,7 +31,7 @@ class Moments(NamedTuple):
   count: Array
 
 
-def empty_moments(shape: tuple[int, ...], dtype: jnp.dtype) -> Moments:
+def empty_moments(shape: tuple[int, ...], dtype: DTypeLike) -> Moments:
   """Returns the moments of rows without entries, which change nothing when merged."""
   zeros = jnp.zeros(shape, dtype)
   return Moments(jnp.full(shape, jnp.finfo(dtype).min, dtype), zeros, zeros, zeros)
