@@ -25,7 +25,7 @@ EVALUATIONS = {
 LEAST = {"samples": 2}  # of options that count; 1 elsewhere
 # What a field of the config must be for an evaluation, in words and as a test.
 NEEDS = {
-  "uncertainty": ("model.dropout", "above 0 (0.1, for instance)", lambda rate: (rate or 0) > 0),
+  "uncertainty": ("model.dropout", "above 0", lambda rate: (rate or 0) > 0),
   "retrieval": ("model.name", "'set_attention'", lambda name: name == "set_attention"),
 }
 
