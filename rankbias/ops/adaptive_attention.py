@@ -15,6 +15,7 @@ from rankbias.ops.attention import dot_product_attention, logits_shape
 from rankbias.ops.attention_mask import attention_mask, fitted, mask_parts, window_pair
 from rankbias.ops.attention_stream import stream_mix, stream_moments
 from rankbias.ops.moments import moment_inverse_temperature
+from rankbias.ops.rows import per_row
 
 IMPLEMENTATIONS = ("dense", "stream", "kernel")
 
@@ -43,7 +44,8 @@ def adaptive_temperature_attention(
 
   "stream" takes two passes over blocks of queries and keys, one for the moments of every row and
   one for the mixture, and never holds T x S numbers, in the derivative neither; it has reverse mode
-  of first order alone. "kernel" is the same in Pallas, for a GPU. "dense" holds the weights.
+  of first order alone. "kernel" is the same in Pallas for a GPU, with no mask but the causal one.
+  "dense" holds the weights.
 
   A logit of NaN or +inf makes the output of its query NaN, and no other output; its derivative
   reaches all keys that the query sees. What is masked must be finite in `key` and `value`.
@@ -56,10 +58,11 @@ def adaptive_temperature_attention(
       derivatives.
     stop_gradient: treats beta as a constant of the derivative, which then costs less.
     implementation: "dense", "stream" or "kernel"; the result is the same up to rounding.
-    interpret: runs the kernel without a GPU, slowly; None does so where there is none.
+    interpret: True runs the kernel without a GPU, slowly.
 
   Raises:
-    ValueError: an argument has another shape or dtype, or the implementation is unknown.
+    ValueError: an argument has another shape or dtype, the implementation is unknown, or the kernel
+      does not take an argument.
 
   Example: adaptive_temperature_attention(q, k, v, is_causal=True).
   Source: Velickovic et al. 2024, arXiv:2410.01104, section 5.
@@ -70,7 +73,7 @@ def adaptive_temperature_attention(
     )
   query, key, value = jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
   shape = logits_shape(query, key, value)
-  own = {"inverse_temperature": inverse_temperature, "stop_gradient": stop_gradient}
+  chosen = partial(_one_a_row, inverse_temperature)
   if implementation == "dense" or 0 in (*shape, value.shape[-1], query.shape[-1]):
     return dot_product_attention(
       query,
@@ -83,7 +86,9 @@ def adaptive_temperature_attention(
       query_seq_lengths=query_seq_lengths,
       key_value_seq_lengths=key_value_seq_lengths,
       local_window_size=local_window_size,
-      normalizer=partial(adaptive_temperature_softmax, **own),
+      normalizer=partial(
+        adaptive_temperature_softmax, inverse_temperature=chosen, stop_gradient=stop_gradient
+      ),
     )
   lengths, window = (query_seq_lengths, key_value_seq_lengths), local_window_size
   if bias is not None:
@@ -102,17 +107,17 @@ def adaptive_temperature_attention(
   flat, options["scale"] = _scaled(query, scale)
   flat, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (flat, key, value))
   found = moments(flat, k, bias, where, **options)
-  beta = _inverse_temperature(found, shape, inverse_temperature, stop_gradient)
+  # The callable sees the leading axes that the caller has.
+  rows = jax.tree.map(lambda x: x.reshape(*shape[:-1], 1), found)
+  beta = moment_inverse_temperature(rows, chosen, stop_gradient).reshape(found.count.shape)
   out = mix(flat, k, v, beta, found.maximum, bias, where, **options)
   return out.reshape(*query.shape[:-1], -1).astype(query.dtype)
 
 
-def _inverse_temperature(moments, shape, inverse_temperature, stop_gradient):
-  """Returns beta [B, N, T] of moments [B, N, T], called with the leading axes that the user has."""
-  rows = (*shape[:-1], 1)
-  found = jax.tree.map(lambda x: x.reshape(rows), moments)
-  beta = jnp.asarray(moment_inverse_temperature(found, inverse_temperature, stop_gradient))
-  return jnp.broadcast_to(beta, rows).reshape(moments.count.shape).astype(moments.count.dtype)
+def _one_a_row(inverse_temperature, entropy, count):
+  """Returns beta in the shape and dtype of the entropy; raises where it varies along the keys."""
+  beta = per_row("inverse_temperature", inverse_temperature(entropy, count), entropy, -1)
+  return jnp.broadcast_to(beta, entropy.shape).astype(entropy.dtype)
 
 
 def _scaled(query, scale):
