@@ -10,6 +10,7 @@ from rankbias.data.errors import DataFileError, DatasetUnavailable
 from rankbias.data.images import load_images
 from rankbias.data.sets import load_max_retrieval
 from rankbias.data.source import Source
+from rankbias.data.text import load_clrs_text
 
 __all__ = ["DATASETS", "DataFileError", "DatasetUnavailable", "Source", "load"]
 
@@ -21,6 +22,7 @@ DATASETS = {
   "mnist": partial(load_images, "mnist"),
   "fashion_mnist": partial(load_images, "fashion_mnist"),
   "max_retrieval": load_max_retrieval,
+  "clrs_text": load_clrs_text,
 }
 
 

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rankbias.evaluate.accuracy import accuracy
+from rankbias.evaluate.exact_match import exact_match
 from rankbias.evaluate.predictor import Predictor
-from rankbias.evaluate.retrieval import as_specs, retrieval
+from rankbias.evaluate.remedies import as_specs
+from rankbias.evaluate.retrieval import retrieval
 from rankbias.evaluate.sharpness import row_sharpness, sharpness, sharpness_against_count
 from rankbias.evaluate.spectra import measure_layers, spectra
 from rankbias.evaluate.uncertainty import uncertainty
@@ -20,6 +22,7 @@ EVALUATIONS = {
   "spectra": spectra,
   "uncertainty": uncertainty,
   "retrieval": retrieval,
+  "exact_match": exact_match,
 }
 
 LEAST = {"samples": 2}  # of options that count; 1 elsewhere
@@ -27,6 +30,7 @@ LEAST = {"samples": 2}  # of options that count; 1 elsewhere
 NEEDS = {
   "uncertainty": ("model.dropout", "above 0", lambda rate: (rate or 0) > 0),
   "retrieval": ("model.name", "'set_attention'", lambda name: name == "set_attention"),
+  "exact_match": ("data.name", "'clrs_text'", lambda name: name == "clrs_text"),
 }
 
 __all__ = [
@@ -34,6 +38,7 @@ __all__ = [
   "Predictor",
   "accuracy",
   "check_options",
+  "exact_match",
   "measure_layers",
   "retrieval",
   "row_sharpness",

@@ -14,14 +14,12 @@ import numpy as np
 
 from rankbias import ops
 from rankbias.evaluate.predictor import Predictor
+from rankbias.evaluate.remedies import AS_TRAINED, Remedies, as_specs, overrides
 
-AS_TRAINED = "as_trained"  # the network without any remedy
 FITTED = "fitted"  # the inverse temperature that is fitted to this head
 ITEMS = 2**16  # of one pass, so that memory does not grow with the size or the number of sets
 SIZES = tuple(2**k for k in range(4, 15))
 SHOWN = 32, 16  # sets and largest items whose weights are kept for a picture
-
-Remedies = Mapping[str, Mapping[str, Any]]
 
 
 def retrieval(
@@ -75,24 +73,6 @@ def retrieval(
   return {"retrieval": result, "weights": weights}
 
 
-def as_specs(remedies: Remedies) -> tuple:
-  """The remedies as something hashable: (column, name, arguments); each is tried.
-
-  Raises:
-    ValueError: a remedy without a known name, or with unknown arguments.
-  """
-  specs = []
-  for column, own in remedies.items():
-    options = dict(own)
-    if "name" not in options:
-      known = ", ".join(ops.NORMALIZERS)
-      raise ValueError(f"remedy {column!r} = {options} needs a name; use one of {known}")
-    name = options.pop("name")
-    ops.normalizer(name, **options)
-    specs.append((column, name, tuple(sorted(options.items()))))
-  return tuple(specs)
-
-
 def passes(n: int, wanted: int):
   """Yields (part, sets of a draw, sets of it that count): parts of bounded size, `wanted` sets."""
   count = min(max(ITEMS // n, 1), wanted)
@@ -118,13 +98,13 @@ def measure_size(predictor, source, specs, curves, n: int, wanted: int):
 def _measure(apply, head, specs, numbers, curves, x, y):
   """What every column does with the same sets; the compiler computes the items once for all."""
   params, head_params, _ = numbers
-  overrides = [{}, *({"normalizer": ops.normalizer(name, **dict(own))} for _, name, own in specs)]
+  ways = overrides(specs)
   for curve in curves.values():
     sharpened = partial(ops.adaptive_temperature_softmax, inverse_temperature=curve)
-    overrides.append({"normalizer": sharpened})
+    ways.append({"normalizer": sharpened})
   order = jnp.argsort(x[:, 1:, 0])[:, -SHOWN[1] :]
   values = {"accuracy": [], "entropy": [], "max_weight": [], "top": []}
-  for own in overrides:
+  for own in ways:
     features, acts = apply(params, x, **own)
     weights = acts["attention/weights"].astype(jnp.float32)
     logs = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))

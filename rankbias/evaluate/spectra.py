@@ -3,6 +3,8 @@
 A layer's matrix has one row an image and one column a feature. `covariance_rank` reads the spectrum
 of the centred matrix (eigenvalues of the sample covariance); every other measure that of the raw
 matrix. Layers wider than `max_features` are represented by a fixed random subset of their features.
+A sequence has labels [L], and its row is read at the first position that has one: its label is not
+negative.
 """
 
 from functools import partial
@@ -35,7 +37,8 @@ def measure_layers(predictor: Predictor, x, y, *, max_features: int = 8000) -> d
   order and "logits" last; `loss` and `accuracy` on the batch. To be jitted, and vmapped, by the
   caller.
   """
-  matrices, logits = layer_matrices(predictor, x, max_features)
+  matrices, logits = layer_matrices(predictor, x, y, max_features)
+  y = at_first_label(y[..., None], y)[..., 0]
   row = {
     "loss": jnp.mean(ops.cross_entropy(logits, y, temperature=predictor.temperature)),
     "accuracy": jnp.mean(jnp.argmax(logits, -1) == y),
@@ -73,9 +76,9 @@ def spectra(
   """
   chosen = {name: rows[:images] for name, rows in source.splits[split].items()}
   parts = []
-  for x, _, weight in batches(chosen):
+  for x, y, weight in batches(chosen):
     count = int(weight.sum())
-    matrices = _matrices(predictor.apply, predictor.head, predictor.numbers(), x, max_features)
+    matrices = _matrices(predictor.apply, predictor.head, predictor.numbers(), x, y, max_features)
     parts.append({layer: np.asarray(matrix)[:count] for layer, matrix in matrices.items()})
   result = {
     "ranks": {},
@@ -114,15 +117,27 @@ def layer_names(predictor: Predictor, x) -> list[str]:
   return [*names, "logits"]
 
 
-def layer_matrices(predictor: Predictor, x, max_features: int):
+def layer_matrices(predictor: Predictor, x, y, max_features: int):
   """Returns {layer: [images, features], ..., "logits": [images, classes]} and the logits."""
   features, acts = predictor.apply(predictor.params, x)
-  logits = predictor.head(predictor.head_params, features)
+  logits = predictor.head(predictor.head_params, at_first_label(features, y))
+  acts = {layer: at_first_label(act, y) for layer, act in acts.items()}
   flat = {layer: act.reshape(len(act), -1) for layer, act in acts.items()}
   kept = {
     layer: matrix[:, columns(matrix.shape[1], max_features)] for layer, matrix in flat.items()
   }
   return kept | {"logits": logits}, logits
+
+
+def at_first_label(act, y):
+  """The activation of sequences where their labels [B, L] begin; any other is returned as it is.
+
+  Positions are the last axis but one, as of features [B, L, d] and of attention [B, heads, L, L].
+  """
+  if y.ndim == 1:
+    return act
+  place = jnp.argmax(y >= 0, -1).reshape(-1, *(1,) * (act.ndim - 1))
+  return jnp.take_along_axis(act, place, -2).squeeze(-2)
 
 
 def columns(width: int, max_features: int):
@@ -152,8 +167,8 @@ def logits_norms(logits, singular_values, temperature) -> dict[str, jax.Array]:
   return norms | {f"tempered_{name}": value / temperature for name, value in norms.items()}
 
 
-@partial(jax.jit, static_argnums=(0, 1, 4))
-def _matrices(apply, head, numbers, x, max_features):
+@partial(jax.jit, static_argnums=(0, 1, 5))
+def _matrices(apply, head, numbers, x, y, max_features):
   params, head_params, temperature = numbers
   predictor = Predictor(apply, params, head, head_params, temperature)
-  return layer_matrices(predictor, x, max_features)[0]
+  return layer_matrices(predictor, x, y, max_features)[0]

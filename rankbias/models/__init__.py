@@ -1,7 +1,8 @@
 """Models and heads by name: apply -> (features, activations), and heads from features to a loss.
 
 Every model is a flax.linen module with the attributes `weight_layers` (head included), `act_names`
-(forward order) and `convolves`, and `apply(variables, x, train) -> (features [B, d], {name: act})`.
+(forward order) and `convolves`, and `apply(variables, x, train) -> (features [B, d], {name: act})`;
+features of sequences are [B, L, d].
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from rankbias.models.heads import HEADS, LinearHead
 from rankbias.models.mlp import MLP
 from rankbias.models.resnet import ResNet
 from rankbias.models.set_attention import SetAttention
+from rankbias.models.transformer import Transformer
 from rankbias.models.vgg import VGG
 
 MODELS = {
@@ -25,6 +27,7 @@ MODELS = {
   "resnet34": functools.partial(ResNet, stage_sizes=(3, 4, 6, 3)),
   "vgg": VGG,
   "set_attention": SetAttention,
+  "transformer": Transformer,
 }
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
   "LinearHead",
   "ResNet",
   "SetAttention",
+  "Transformer",
   "build_head",
   "build_model",
   "scale_kernels",

@@ -15,10 +15,12 @@ TINY = {
   "resnet34": {"width": 4, "stage_sizes": (1,)},
   "vgg": {"width": 4, "stage_sizes": (1, 2)},
   "set_attention": {"width": 8},
+  "transformer": {"vocabulary": 16, "width": 16, "depth": 2, "heads": 2},
 }
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
 SETS = np.random.default_rng(1).uniform(size=(4, 7, 11)).astype(np.float32)
-X = {name: SETS if name == "set_attention" else IMAGES for name in TINY}
+TOKENS = np.random.default_rng(2).permutation(48).reshape(4, 12).astype(np.int32) % 16
+X = dict.fromkeys(TINY, IMAGES) | {"set_attention": SETS, "transformer": TOKENS}
 
 
 def test_every_model_has_a_tiny_variant():
@@ -44,9 +46,9 @@ class TestContract:
   def test_features_and_activations_have_one_row_per_image_and_the_last_is_the_features(self, name):
     model, variables, evaluate = tiny(name)
     features, acts = evaluate(variables, X[name])
-    assert features.ndim == 2
+    assert features.shape[:-1] == (X[name].shape if name == "transformer" else (len(X[name]),))
     assert all(len(act) == len(X[name]) for act in acts.values())
-    np.testing.assert_array_equal(acts[model.act_names[-1]].reshape(len(X[name]), -1), features)
+    np.testing.assert_array_equal(acts[model.act_names[-1]].reshape(features.shape), features)
 
   def test_evaluation_treats_images_one_by_one(self, name):
     _, variables, evaluate = tiny(name)
@@ -78,13 +80,12 @@ class TestContract:
     assert np.abs(np.float32(features) - exact).max() < 0.05 * np.abs(exact).max()
 
   def test_float64_throughout(self, name):
+    x = X[name] if name == "transformer" else np.float64(X[name])
     with jax.enable_x64(True):
       model = build_model(name, dtype="float64", param_dtype="float64", **TINY[name])
-      variables = jax.eval_shape(model.init, jax.random.key(0), np.float64(X[name]))
+      variables = jax.eval_shape(model.init, jax.random.key(0), x)
       out = jax.eval_shape(
-        lambda v, x: model.apply(v, x, True, mutable=["batch_stats"]),
-        variables,
-        np.float64(X[name]),
+        lambda v, x: model.apply(v, x, True, mutable=["batch_stats"]), variables, x
       )
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float64")}
     assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {np.dtype("float64")}
@@ -107,8 +108,10 @@ class TestContract:
 def test_an_unknown_model_is_refused_with_the_nearest_name():
   with pytest.raises(ValueError, match=r"'resnet81' is no known model. Did you mean 'resnet18'\?"):
     build_model("resnet81")
-  with pytest.raises(ValueError, match=r"Known: mlp, resnet18, resnet34, set_attention, vgg\.$"):
-    build_model("transformer")
+  with pytest.raises(
+    ValueError, match=r"Known: mlp, resnet18, resnet34, set_attention, transformer, vgg\.$"
+  ):
+    build_model("unet")
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_name():

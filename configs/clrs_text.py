@@ -1,0 +1,81 @@
+"""Does a Transformer that has learned algorithms on short inputs still run them on long ones?
+
+Claim: attention disperses as its rows grow, and what an adaptive temperature does about it in one
+head it can do for a language model on the text of algorithms, if it is trained with it (Velickovic
+et al. 2024, arXiv:2410.01104; CLRS-Text: Markeeva et al. 2024, arXiv:2406.04229).
+
+  python experiments/main.py --config=configs/clrs_text.py
+  python experiments/main.py --config=configs/clrs_text.py:cpu
+
+trains decoder-only Transformers on questions and answers of length 4 to 12, character by character,
+with softmax, with adaptive temperature and with scalable softmax (each head learns its sharpness as
+a function of log n), and counts which answers of length 4 to 12, 16, 24, 32 and 48 are right in
+every character. Each network is measured as trained, and with adaptive temperature at inference.
+
+The default is for an accelerator: 6 algorithms, 6 layers of width 256, 4.7 million parameters. The
+variant `cpu` has the algorithms whose answers are short.
+"""
+
+from rankbias.config import base, chain, product, variants
+
+REMEDIES = {"softmax": {"name": "softmax"}, "adaptive": {"name": "adaptive_temperature_softmax"}}
+SIX = ("insertion_sort", "minimum", "binary_search", "bfs", "lcs_length", "quickselect")
+SHORT = ("minimum", "quickselect", "binary_search", "kmp_matcher")
+
+
+def get_config(arg=""):
+  """Variants: `cpu` is a small network for two cores; `smoke` ends in seconds."""
+  names = variants(arg, ("cpu", "smoke"))
+  c = base("clrs_text", arg)
+  c.data.update(name="clrs_text", algorithms=SIX, lengths=tuple(range(4, 13)))
+  c.data.test_lengths = (16, 24, 32, 48)
+  c.data.update(number=400_000, test_number=3000, seed=0, buckets=6, question_weight=0.0)
+  c.model = {
+    "name": "transformer",
+    "vocabulary": 48,  # the tokens of CLRS-Text
+    "width": 256,
+    "depth": 6,
+    "heads": 8,
+    "kv_heads": 8,
+    "mlp_ratio": 4.0,
+    "positions": "rope",
+    "dropout": 0.0,
+    "normalizer": "softmax",
+    "length_scale": False,
+  }
+  c.steps, c.batch_size = 50_000, 256
+  c.optimizer.update(name="adamw", learning_rate=1e-3, weight_decay=0.01)
+  c.optimizer.update(schedule="cosine", warmup_steps=1000, clip_norm=1.0)
+  c.measure.images = 256
+  del c.evaluate.accuracy
+  c.evaluate.spectra = {"images": 1024, "split": "test"}
+  c.evaluate.exact_match = {"examples": 3000, "remedies": REMEDIES}
+  if "cpu" in names:
+    c.data.update(algorithms=SHORT, number=100_000, test_number=1000, buckets=4)
+    c.model.update(width=96, depth=3, heads=4, kv_heads=4)
+    c.steps, c.batch_size = 4000, 64
+    c.optimizer.update(learning_rate=2e-3, weight_decay=0.01, warmup_steps=200)
+    c.measure.count = 10
+    c.evaluate.exact_match.examples = 1000
+  if "smoke" in names:
+    c.data.update(algorithms=("minimum", "kmp_matcher"), lengths=(4, 5), test_lengths=(8,))
+    c.data.update(number=64, test_number=16, buckets=2)
+    c.model.update(width=16, depth=2, heads=2, kv_heads=1)
+    c.steps, c.batch_size, c.steps_per_call = 6, 8, 1
+    c.optimizer.warmup_steps = 2
+    c.measure.update(count=2, images=16)
+    c.evaluate.spectra.images = 16
+    c.evaluate.exact_match.examples = 16
+  return c
+
+
+def sweep(config):
+  """Softmax, adaptive temperature in training, and a learned scale of log n."""
+  ways = chain(
+    [{"model.normalizer": "softmax", "model.length_scale": False}],
+    [{"model.normalizer": "adaptive_temperature_softmax", "model.length_scale": False}],
+    [{"model.normalizer": "softmax", "model.length_scale": True}],
+  )
+  if config.name.endswith("smoke"):
+    return ways[1:]
+  return [way | own for way in ways for own in product({"seed": [0]})]
