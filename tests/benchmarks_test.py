@@ -10,6 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 FIELDS = {
   "rank.py": {"method", "median_s", "jnp_over_this", "numpy_over_this", "error", "scratch_bytes"},
+  "attention.py": {"method", "kind", "length", "median_s", "over_stream", "scratch_bytes"},
   "normalizers.py": {"benchmark", "kind", "shape", "median_s", "ratio", "compile_s", "error"},
 }
 

@@ -1,5 +1,6 @@
 """Tests of attention by blocks: linear memory, blocks that are skipped, blocks of any size."""
 
+import pathlib
 from functools import partial
 
 import jax
@@ -64,18 +65,20 @@ def test_memory_is_linear(backward):
     analysis = compiled.lower(*arrays(length)).compile().memory_analysis()
     return analysis.temp_size_in_bytes
 
-  one, two, four = (temporary("stream", n) for n in (2048, 4096, 8192))
-  assert four - two <= 1.1 * (two - one) + 2**16
-  assert temporary("dense", 4096) > 8 * two
+  small, large = (temporary("stream", n) for n in (2048, 16384))
+  assert large <= 8 * small
+  assert temporary("dense", 2048) > 8 * small
 
 
-@pytest.mark.parametrize("block", [(1, 4, 5), (2, 3, 13), (1, 11, 1), (2, 64, 64)])
+@pytest.mark.parametrize("block", [(1, 4, 5), (2, 3, 13), (1, 11, 1)])
 def test_blocks_of_any_size(block):
   q, k, v = (RNG.normal(size=(2, n, heads, 4)) for n, heads in ((11, 4), (13, 2), (13, 2)))
   bias, mask = RNG.normal(size=(1, 4, 11, 13)), RNG.random((2, 1, 1, 13)) < 0.7
   beta, m = RNG.uniform(-1, 2, size=(2, 4, 11)), np.full((2, 4, 11), 3.0)
 
-  @partial(jax.jit, static_argnums=0)
+  quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+  @partial(jax.jit, static_argnums=0, compiler_options=quick)
   def results(block, *inputs):
     def run(q, k, v, beta, bias):
       own = {"bias": bias, "mask": mask, "scale": 0.5, "is_causal": True, "block": block}
@@ -150,3 +153,20 @@ def test_masked_keys_do_not_matter_even_if_their_logits_are_the_largest():
   attend = jax.jit(ops.adaptive_temperature_attention)
   masked = attend(q, k, v, mask=mask)
   np.testing.assert_allclose(masked, attend(q, k[:, :20], v[:, :20]), atol=1e-6)
+
+
+def test_the_route_over_a_fused_kernel_in_the_documentation():
+  page = (pathlib.Path(__file__).parents[2] / "docs/math.md").read_text()
+  (block,) = (b for b in page.split("```python\n")[1:] if "def fused_adaptive_attention" in b)
+  names = {"jnp": jnp}
+  exec(block.split("```")[0], names)
+
+  def attend(q, k, v):
+    logits = jnp.einsum("bthd,bshd->bhts", q, k) / FEATURES**0.5
+    out = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(logits), v)
+    return out, jnp.moveaxis(jax.nn.logsumexp(logits, -1), 1, 2)
+
+  q, k, v = arrays(24, scale=2.0)
+  ours = jax.jit(ops.adaptive_temperature_attention)(q, k, v)
+  fused = jax.jit(names["fused_adaptive_attention"], static_argnums=(3, 4))
+  np.testing.assert_allclose(fused(q, k, v, ops.entropy_polynomial, attend), ours, atol=1e-4)
