@@ -11,6 +11,8 @@ FILES = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 VARIANTS = {
   "cifar_T": ["resnet18", "vgg", "resnet18,smoke", "vgg,smoke"],
   "digits_T": ["dropout", "dropout,smoke"],
+  "retrieval_adaptive": ["paper"],
+  "retrieval_beyond": ["long"],
   "clrs_text": ["cpu"],
 }
 CASES = [(path, arg) for path in FILES for arg in ["", "smoke", *VARIANTS.get(path.stem, [])]]

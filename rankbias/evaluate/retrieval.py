@@ -18,6 +18,7 @@ from rankbias.evaluate.remedies import AS_TRAINED, Remedies, as_specs, overrides
 
 FITTED = "fitted"  # the inverse temperature that is fitted to this head
 ITEMS = 2**16  # of one pass, so that memory does not grow with the size or the number of sets
+GRID = tuple(np.geomspace(1, 64, 49).tolist())  # of inverse temperatures
 SIZES = tuple(2**k for k in range(4, 15))
 SHOWN = 32, 16  # sets and largest items whose weights are kept for a picture
 
@@ -41,8 +42,8 @@ def retrieval(
     sets, large_sets: how many sets of a size are drawn, up to n = 4096 and beyond.
     remedies: {column: {"name": one of `ops.NORMALIZERS`, **arguments}}, which take the place of the
       network's normaliser.
-    fit: {"sizes", "sets", "bins"} of held-out sets to which `ops.fit_inverse_temperature` is fitted
-      with the largest item as the target; adds the column "fitted" and its curve.
+    fit: {"sizes", "sets", "grid", "bins"} of held-out sets to which `ops.fit_to_scores` is fitted,
+      with the probability of the true class as the score; adds the column "fitted" and its curve.
 
   Returns:
     {"retrieval": {"sizes", "sets", "ceiling", "spread" (nats): [a number for each size], and
@@ -120,24 +121,31 @@ def _measure(apply, head, specs, numbers, curves, x, y):
 
 
 def fit_head(predictor, source, *, sizes: Sequence[int] = SIZES, sets: int = 1024, **options):
-  """Fits an inverse temperature to the logits of held-out sets, the largest item as target."""
-  logits, targets = [], []
+  """Fits an inverse temperature to a head, so that the network is right most often.
+
+  The score of a row at an inverse temperature is the probability that the whole network gives to
+  the true class of a held-out set.
+  """
+  grid = np.asarray(options.pop("grid", GRID), np.float32)
+  rows = []
   for n in sizes:
-    rows = []
     for part, count, used in passes(n, sets):
-      x, _ = source.draw("heldout", part, count=count, n=n)
-      pair = jax.device_get(_logits(predictor.apply, predictor.params, x))
-      rows.append([array[:used] for array in pair])
-    logits.append(np.concatenate([pair[0] for pair in rows]))
-    targets.append(np.concatenate([pair[1] for pair in rows]))
-  return ops.fit_inverse_temperature(logits, targets, **options)
+      x, y = source.draw("heldout", part, count=count, n=n)
+      own = predictor.apply, predictor.head, predictor.numbers()
+      rows.append([array[:used] for array in jax.device_get(_scores(*own, x, y, grid))])
+  entropies, scores = (np.concatenate(column) for column in zip(*rows, strict=True))
+  return ops.fit_to_scores(entropies, scores, grid=grid, **options)
 
 
-@partial(jax.jit, static_argnums=0)
-def _logits(apply, params, x):
-  """The logits of the head, and which item is the largest."""
-  priorities = x[:, 1:, 0]
-  return (
-    apply(params, x)[1]["attention/logits"],
-    priorities == priorities.max(-1, keepdims=True),
-  )
+@partial(jax.jit, static_argnums=(0, 1))
+def _scores(apply, head, numbers, x, y, grid):
+  """The entropy of every row, and the probability of its class at every inverse temperature."""
+  params, head_params, temperature = numbers
+
+  def at(beta):
+    sharpened = partial(ops.softmax, temperature=1 / beta)
+    logits = head(head_params, apply(params, x, normalizer=sharpened)[0])
+    return jnp.take_along_axis(ops.softmax(logits, temperature=temperature), y[:, None], -1)[:, 0]
+
+  logits = apply(params, x)[1]["attention/logits"]
+  return ops.entropy(logits), jax.vmap(at, out_axes=1)(grid)
