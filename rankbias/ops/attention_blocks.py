@@ -139,3 +139,29 @@ def block_logits(grid, q, k, bias, where, at, s):
   for part in allowed:
     z = jnp.where(part, z, -jnp.inf)
   return z
+
+
+def wide(*arrays):
+  """Returns the dtype in which arrays are computed with."""
+  return jnp.result_type(jnp.float32, *arrays)
+
+
+def pull_logits(grid, carry, d_logits, q, k, at, s):
+  """Adds what the derivative of a block of logits is worth in scaled queries, keys and bias."""
+  d_q, d_key, d_bias = carry
+  d_q += jnp.einsum("hgts,hsd->hgtd", d_logits, k)
+  d_k = jnp.einsum("hgts,hgtd->hsd", d_logits, q)
+  d_key = add(d_key, d_k[:, None], (*at[:3], s))
+  return d_q, d_key, None if d_bias is None else add(d_bias, d_logits, (*at, s))
+
+
+def zeros_like(dtype, *arrays):
+  """Returns zeros of the shapes of arrays, None for None."""
+  return tuple(None if x is None else jnp.zeros(x.shape, dtype) for x in arrays)
+
+
+def cast_like(values, arrays):
+  """Returns values in the dtypes of arrays, None for None."""
+  return tuple(
+    None if x is None else v.astype(x.dtype) for v, x in zip(values, arrays, strict=True)
+  )

@@ -148,7 +148,7 @@ def test_gradients_by_differences():
   with jax.enable_x64(True):
     options = {k: v for k, v in CASES["all"].items() if k != "bias"}
 
-    @jit
+    @jax.jit
     def attend(q, k, v, bias, shape):
       temperature = partial(learned, shape)
       return ops.adaptive_temperature_attention(
