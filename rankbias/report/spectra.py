@@ -26,6 +26,7 @@ def by_layer(section: Section) -> Figure:
       curves = [[m.rank(layer, measure) for layer in section.layers] for m in section.finished(t)]
       style.band(ax, x, curves, {**look, "markevery": max(1, len(x) // 10)})
     ax.set_title(title)
+  for ax in axes[0]:  # which share their limits
     style.log_axis(ax, "rank (dimensions)")
     _layer_axis(ax, len(section.layers))
   style.outer_labels(axes)
@@ -59,7 +60,7 @@ def tolerance(section: Section) -> Figure:
   layers = section.layers[-2:]
   kinds = {"covariance_rank": "covariance rank", "numerical_rank": "numerical rank"}
   figure, axes = style.panels(2, len(layers), 2.25, sharex=True, sharey="col")
-  for row, (measure, name) in zip(axes, kinds.items(), strict=True):
+  for row, measure in zip(axes, kinds, strict=True):
     for ax, layer in zip(row, layers, strict=True):
       for t, look in style.looks(section.temperatures).items():
         found = [m.record["tolerance"] for m in section.finished(t)]
@@ -71,6 +72,8 @@ def tolerance(section: Section) -> Figure:
       ax.axvline(RTOL, **style.REFERENCE)
       ax.set_title(style.layer_title(layer))
       ax.set_xlabel("tolerance (relative to the largest)")
+  for row, name in zip(axes, kinds.values(), strict=True):
+    for ax in row:
       style.log_axis(ax, f"{name} (dimensions)")
   style.outer_labels(axes)
   style.legend(figure, axes[0, 0])
