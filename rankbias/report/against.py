@@ -95,4 +95,4 @@ def _rank_of(layer: str, measure: str) -> Callable[[Member], float | None]:
 
 
 def _accuracy_of(split: str) -> Callable[[Member], float | None]:
-  return lambda m: 100 * m.record[split]["accuracy"]
+  return lambda m: m.accuracy(split)

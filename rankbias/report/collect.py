@@ -11,16 +11,19 @@ import numpy as np
 from rankbias import runs
 
 AXES = ("temperature", "seed")  # what figures show; members that differ otherwise get a section
+# The entry of a record whose figures show a size in place of T: each T then gets a section.
+RETRIEVAL = "retrieval"
 
 
 class Member(NamedTuple):
-  """One trained network: its entry in result.json, its measurements and its spectra."""
+  """One trained network: its entry in result.json, its measurements and its arrays."""
 
   folder: str
   record: dict[str, Any]
   rows: list[dict[str, Any]]  # measured through training, in the order of steps
   spectra: dict[str, np.ndarray]  # layer -> singular values, descending
   centered: dict[str, np.ndarray]
+  weights: dict[str, np.ndarray]  # "<remedy>/<size of the set>" -> weights of attention
   setting: dict[str, Any]  # the effective configuration, flat, without temperature and seed
 
   @property
@@ -31,8 +34,18 @@ class Member(NamedTuple):
   def finished(self) -> bool:
     return self.record["status"] == "finished"
 
+  # What an evaluation found is null or absent in the record where the config does not ask for it.
+
   def rank(self, layer: str, measure: str) -> float | None:
-    return self.record["ranks"].get(layer, {}).get(measure)
+    return (self.record.get("ranks") or {}).get(layer, {}).get(measure)
+
+  def norm(self, key: str) -> float | None:
+    return (self.record.get("norms") or {}).get(key)
+
+  def accuracy(self, split: str) -> float | None:
+    """In per cent."""
+    found = (self.record.get(split) or {}).get("accuracy")
+    return None if found is None else 100 * found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +70,10 @@ class Section:
 
   def diverged(self, temperature: float | None = None) -> list[Member]:
     return [m for m in self.members if not m.finished and temperature in (None, m.temperature)]
+
+  def has(self, *entries: str) -> bool:
+    """Tells whether a member finished with all these entries in its record."""
+    return any(all(m.record.get(e) is not None for e in entries) for m in self.finished())
 
   def values(self, temperature: float, get: Callable[[Member], float | None]) -> np.ndarray:
     """One number per finished member at a temperature; missing ones are left out."""
@@ -102,6 +119,8 @@ def collect(folder: runs.folder.PathLike) -> Sweep:
     unique.setdefault(json.dumps(_plain([m.setting, m.temperature, m.record["seed"]])), m)
   members = list(unique.values())
   splitting, following = _varying(members)
+  if any(m.record.get(RETRIEVAL) for m in members) and len({m.temperature for m in members}) > 1:
+    splitting.append("temperature")
   return Sweep(
     name=next(iter(done.values()))["result"]["name"],
     folder=folder,
@@ -121,9 +140,12 @@ def _members(folder: str, run: dict) -> Iterable[Member]:
       {k: run["arrays"][key] for k in layers if (key := f"{index}/{kind}/{k}") in run["arrays"]}
       for kind in ("spectrum", "spectrum_centered")
     )
+    start = f"{index}/weights/"
+    weights = {k.removeprefix(start): v for k, v in run["arrays"].items() if k.startswith(start)}
     setting = flat(run["config"]) | record["overrides"]
     setting = {k: v for k, v in setting.items() if k not in AXES}
-    yield Member(folder, record, sorted(rows, key=lambda r: r["step"]), spectra, centered, setting)
+    rows.sort(key=lambda r: r["step"])
+    yield Member(folder, record, rows, spectra, centered, weights, setting)
 
 
 def _varying(members: list[Member]) -> tuple[list[str], list[str]]:
@@ -143,7 +165,8 @@ def _varying(members: list[Member]) -> tuple[list[str], list[str]]:
 def _sections(members: list[Member], splitting: list[str], done: dict) -> list[Section]:
   groups: dict[str, list[Member]] = {}
   for m in members:
-    label = ", ".join(f"{field} = {_show(m.setting.get(field))}" for field in splitting)
+    fields = m.setting | {"temperature": m.temperature}
+    label = ", ".join(f"{field} = {_show(fields.get(field))}" for field in splitting)
     groups.setdefault(label, []).append(m)
   sections = []
   for label, group in groups.items():

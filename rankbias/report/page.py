@@ -2,11 +2,11 @@
 
 import html
 import pathlib
-from collections.abc import Callable
 
 from rankbias import runs
-from rankbias.report import plots, style, tables
-from rankbias.report.collect import Member, Section, Sweep, collect
+from rankbias.report import plots, remedies, retrieval_tables, style, tables
+from rankbias.report.collect import Section, Sweep, collect
+from rankbias.report.finding import finding
 from rankbias.report.record import record
 
 CSS = """
@@ -52,6 +52,8 @@ def write_report(
 ) -> pathlib.Path:
   """Draws a sweep's figures and writes report.html and table.csv into <workdir>/<config name>.
 
+  Where sets of many sizes were measured, retrieval.csv is written too.
+
   Args:
     folder: the folder that holds the run folders.
     figures: False leaves them out, which takes a fraction of a second.
@@ -65,6 +67,9 @@ def write_report(
   if figures:
     plots.draw(sweep, formats=("svg", "png", "pdf") if pdf else ("svg", "png"), redraw=redraw)
   (sweep.folder / "table.csv").write_text(tables.csv_table(sweep), encoding="utf-8")
+  if any(remedies.measured(section) for section in sweep.sections):
+    text = retrieval_tables.csv_table(sweep)
+    (sweep.folder / "retrieval.csv").write_text(text, encoding="utf-8")
   path = sweep.folder / "report.html"
   path.write_text(_page(sweep, figures), encoding="utf-8")
   return path
@@ -73,18 +78,18 @@ def write_report(
 def _page(sweep: Sweep, figures: bool) -> str:
   parts = [_banner(sweep), f"<h1>{html.escape(sweep.name)}</h1>"]
   if len(sweep.sections) == 1:
-    parts.append(f'<p class="lead">{_finding(sweep.sections[0])}</p>')
+    parts.append(f'<p class="lead">{finding(sweep.sections[0])}</p>')
   parts += [*_notes(sweep), _what_was_run(sweep)]
   for index, section in enumerate(sweep.sections):
     if section.label:
-      parts.append(f"<h2>{html.escape(section.label)}</h2>\n<p>{_finding(section)}</p>")
+      parts.append(f"<h2>{html.escape(section.label)}</h2>\n<p>{finding(section)}</p>")
     parts += _figures(sweep, section, index) if figures else []
-    parts += _tables(section)
+    parts += [*retrieval_tables.html_tables(section), *_tables(section)]
   body = "\n".join([*parts, record(sweep)])
   return (
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    f"<title>{html.escape(sweep.name)}: rank and temperature</title>\n"
+    f"<title>{html.escape(sweep.name)}</title>\n"
     f"<style>{CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
   )
 
@@ -97,27 +102,6 @@ def _banner(sweep: Sweep) -> str:
     f'<div class="banner" role="alert"><b>FALLBACK: these are not the results of {wanted}.</b> '
     f"The images that {wanted} asks for could not be had. In its place the whole recipe of {used} "
     f"was run: data, model, steps and sweep. Nothing on this page speaks about {wanted}.</div>"
-  )
-
-
-def _finding(section: Section) -> str:
-  """The main result in a sentence: at the lowest temperature and at the highest."""
-  trained = [t for t in section.temperatures if section.finished(t)]
-  if not trained:
-    return "No member finished: every one diverged."
-  ends = list(dict.fromkeys((trained[0], trained[-1])))
-
-  def each(get: Callable[[Member], float | None], unit: str = "") -> str:
-    return " and ".join(f"{section.values(t, get).mean():.1f}{unit}" for t in ends)
-
-  layer = section.last_hidden or "logits"
-  name = "last hidden layer" if section.last_hidden else "logits"
-  return (
-    f"At {' and '.join(f'<i>T</i> = {t:g}' for t in ends)} the covariance rank of the {name} is "
-    f"{each(lambda m: m.rank(layer, 'covariance_rank'))}, that of the logits "
-    f"{each(lambda m: m.rank('logits', 'covariance_rank'))}, train accuracy "
-    f"{each(lambda m: 100 * m.record['train']['accuracy'], ' %')}, test accuracy "
-    f"{each(lambda m: 100 * m.record['test']['accuracy'], ' %')} (means over seeds)."
   )
 
 
@@ -156,8 +140,10 @@ def _what_was_run(sweep: Sweep) -> str:
   seeds = len({m.record["seed"] for m in members})
   seconds = sum(row.get("seconds") or 0 for run in every for row in run["timing"])
   commands = dict.fromkeys(run["environment"].get("command", "") for run in every)
+  fixed = "" if "train" in data else f"; {data.get('test', 0):,} fixed test examples"
   rows = {
-    "data": f"{environment.get('data') or data['name']}; {data['classes']} classes",
+    "data": f"{environment.get('data') or data['name']}; {data['classes']} classes{fixed}",
+    "measured on": _sets(sweep),
     "model": f"{model['name']}, {model['weight_layers']} weight layers, "
     f"{model['parameters']:,} parameters",
     "members": f"{len(members)}: T = {temperatures}; {seeds} seeds; {steps} steps",
@@ -168,6 +154,20 @@ def _what_was_run(sweep: Sweep) -> str:
   }
   items = "\n".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in rows.items() if v)
   return f"<dl>\n{items}\n</dl>"
+
+
+def _sets(sweep: Sweep) -> str:
+  """Of which sizes were sets measured, and how many of each?"""
+  found = {}
+  for section in filter(remedies.measured, sweep.sections):
+    n, sets = remedies.sizes(section), remedies.sets(section)
+    counts = {count: [m for m, k in zip(n, sets, strict=True) if k == count] for count in sets}
+    parts = (
+      f"{m[0]:,}{f' to {m[-1]:,}' if len(m) > 1 else ''} items: {count:,} sets of each size"
+      for count, m in counts.items()
+    )
+    found["; ".join(parts)] = None
+  return f"{'; '.join(found)}; the same ones for every seed and remedy" if found else ""
 
 
 def _machine(environment: dict) -> str:

@@ -2,10 +2,20 @@
 
 import pathlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from rankbias.report import against, spectra, style, training
-from rankbias.report.collect import Section, Sweep
+from rankbias.report import (
+  against,
+  dispersion,
+  heatmaps,
+  remedies,
+  retrieval,
+  spectra,
+  style,
+  training,
+)
+from rankbias.report.collect import RETRIEVAL, Section, Sweep
 
 
 class Plot(NamedTuple):
@@ -15,11 +25,88 @@ class Plot(NamedTuple):
   title: str
   draw: Callable[[Section], style.Figure]
   caption: str
-  spread: str  # "bars", "bands", "geometric" (bands) or "" for one seed
-  through_training: bool = False
+  spread: str  # "bars", "bands", "geometric" (bands), "lines" of each seed or "" for one seed
+  needs: Callable[[Section], bool]  # whether there is something to show
+
+
+def _has(*entries: str) -> Callable[[Section], bool]:
+  return lambda section: section.has(*entries)
+
+
+def _was_trained(section: Section) -> bool:
+  return any(m.rows for m in section.members)
+
+
+def _heat_map(column: str, title: str, text: str) -> Plot:
+  return Plot(
+    "attention" if column == remedies.AS_TRAINED else f"attention_{column}",
+    title,
+    partial(heatmaps.weights, column=column),
+    f"Weights of attention {text}: a row is one of the first test sets, and its columns are the "
+    "items with the largest priorities, in ascending order. A head that finds the maximum lights "
+    "up the last column, and that alone.",
+    "",
+    partial(heatmaps.has, column=column),
+  )
 
 
 PLOTS = (
+  Plot(
+    "retrieval",
+    "Accuracy against the size of the set",
+    retrieval.accuracy,
+    "Left: accuracy of the same parameters with and without an adaptive temperature. The ceiling "
+    "is how often the largest logit belongs to the largest item: no sharpening finds it more "
+    "often, though a wrong item may be of the right class. Right: what every remedy adds to the "
+    "same seed as trained, and what the ceiling would.",
+    "bands",
+    _has(RETRIEVAL),
+  ),
+  Plot(
+    "entropy",
+    "Entropy against the size of the set",
+    retrieval.entropy,
+    "Entropy of the weights of attention, a mean over sets. Dotted: a row whose weights are all "
+    "the same.",
+    "bands",
+    _has(RETRIEVAL),
+  ),
+  _heat_map(remedies.AS_TRAINED, "Attention disperses", "of the head as trained"),
+  _heat_map(
+    remedies.ADAPTIVE,
+    "Attention, sharpened",
+    "of the same head on the same sets with adaptive temperature",
+  ),
+  _heat_map(
+    remedies.FITTED,
+    "Attention, sharpened by its own fit",
+    "of the same head on the same sets with the temperature fitted to it",
+  ),
+  Plot(
+    "bounds",
+    "What the spread of the logits allows",
+    dispersion.bounds,
+    "Left: the largest weight. Shaded: all that n logits allow whose largest and smallest differ "
+    "by the measured spread δ (Lemma 2.1 in its sharp form, 1 / (1 + (<i>n</i> − 1) "
+    "<i>e</i><sup>±δ</sup>), for the head as trained; an inverse temperature multiplies δ). The "
+    "axis ends a little below a uniform row, whose slope is −1; where the lower bound is further "
+    "down, it is given in words. Where δ is large neither bound binds. For comparison (thin): the "
+    "largest of <i>n</i> weights whose logits are evenly spaced over δ. Right: δ, and the least "
+    "with which one item could have a weight against <i>n</i> − 1 others.",
+    "bands",
+    _has(RETRIEVAL),
+  ),
+  Plot(
+    "inverse_temperature",
+    "Inverse temperature against entropy",
+    dispersion.inverse_temperature,
+    "Left: the published polynomial max(1, −0.037<i>H</i>⁴ + 0.481<i>H</i>³ − 2.3<i>H</i>² + "
+    "4.917<i>H</i> − 1.791) for <i>H</i> &gt; 0.5, else 1. Shaded: the entropies of rows that it "
+    "sharpens at all. Right, if fitted: the curve of every head, a dot for each bin of entropies "
+    "that were seen, and dotted beyond them.",
+    "lines",
+    _has(RETRIEVAL),
+  ),
   Plot(
     "rank",
     "Rank against temperature",
@@ -31,6 +118,7 @@ PLOTS = (
     "‖·‖<sub>F</sub>² / σ<sub>1</sub>². Participation ratio: (Σσ²)² / Σσ⁴. Dotted: one less than "
     "the number of classes <i>C</i>.",
     "bars",
+    _has("ranks"),
   ),
   Plot(
     "layers",
@@ -38,6 +126,7 @@ PLOTS = (
     spectra.by_layer,
     "Rank of every measured layer in forward order, the logits last, for each temperature.",
     "bands",
+    _has("ranks"),
   ),
   Plot(
     "spectra",
@@ -49,27 +138,28 @@ PLOTS = (
     "counts: 10<sup>−3</sup> of σ<sub>1</sub>, and 10<sup>−3</sup> of λ<sub>1</sub> = "
     "σ<sub>1</sub>². Values below 2·10<sup>−8</sup> are rounding and not shown.",
     "geometric",
+    _has("ranks"),
   ),
   Plot(
     "training",
     "Logits norm and rank through training",
     training.norm_and_rank,
     "Mean Euclidean norm of a row of logits, as it is and divided by <i>T</i>, and the covariance "
-    "rank, on fixed training images. The step axis is logarithmic from 1 on; 0 is the "
+    "rank, on fixed examples. The step axis is logarithmic from 1 on; 0 is the "
     "initialisation. A thin line that ends in a cross is a member that diverged.",
     "bands",
-    through_training=True,
+    _was_trained,
   ),
   Plot(
     "singular_values",
     "Singular values of the logits through training",
     training.singular_values,
-    "The singular values of the logits matrix on fixed training images, the largest darkest "
+    "The singular values of the logits matrix on fixed examples, the largest darkest "
     f"(at most {training.LINES}, evenly on a logarithmic scale of the index), one panel per "
     "temperature. Dotted: 10<sup>−3</sup> of the largest, below which numerical rank does not "
     "count.",
     "",
-    through_training=True,
+    _was_trained,
   ),
   Plot(
     "accuracy",
@@ -79,6 +169,7 @@ PLOTS = (
     "least 99 % right when visited. An open triangle: some members never got there. A cross above "
     "a temperature: how many of its members diverged.",
     "bars",
+    _has("train", "test"),
   ),
   Plot(
     "tolerance",
@@ -87,6 +178,7 @@ PLOTS = (
     "Rank against the tolerance that defines it, for each temperature: eigenvalues of the "
     "covariance above, singular values below. Dotted: the tolerance used in the other figures.",
     "bands",
+    _has("tolerance"),
   ),
 )
 
@@ -94,14 +186,18 @@ PLOTS = (
 def caption(plot: Plot, section: Section) -> str:
   """The plot's caption with how many seeds there are and what their spread is."""
   counts = sorted({len(section.finished(t)) for t in section.temperatures} - {0})
+  each = " of each temperature" if len(section.temperatures) > 1 else ""
   if not plot.spread:
-    seed = min((m.record["seed"] for m in section.members), default=0)
-    return f"{plot.caption} One seed of each temperature, {seed} where it finished."
+    seed = min((m.record["seed"] for m in section.finished() or section.members), default=0)
+    which = f"One seed{each}, {seed} where it finished" if each else f"Seed {seed}"
+    return f"{plot.caption} {which}."
   if not counts:
     return f"{plot.caption} No member finished."
   if counts == [1]:
-    return f"{plot.caption} One seed of each temperature, hence no spread."
+    return f"{plot.caption} One seed{each}, hence no spread."
   n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+  if plot.spread == "lines":
+    return f"{plot.caption} {n} seeds."
   mean = "Geometric mean" if plot.spread == "geometric" else "Mean"
   shape = "bars" if plot.spread == "bars" else "bands"
   return f"{plot.caption} {mean} over {n} seeds; {shape} from the lowest to the highest seed."
@@ -109,7 +205,7 @@ def caption(plot: Plot, section: Section) -> str:
 
 def shown(section: Section) -> tuple[Plot, ...]:
   """The figures that have something to show; of members that all diverged, those of training."""
-  return PLOTS if section.finished() else tuple(plot for plot in PLOTS if plot.through_training)
+  return tuple(plot for plot in PLOTS if plot.needs(section))
 
 
 def stem(plot: Plot, index: int) -> str:

@@ -14,7 +14,11 @@ from matplotlib.figure import Figure
 WIDTH = 6.75  # inches: the text width of a two-column page
 MARKERS = "osD^vPX<>p"
 DASHES = ["-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2, 1, 2, 1, 2))]
+# Told apart without red and green too; black for what others are held against.
+HUES = ["#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7"]
+HUES += ["#56b4e9", "#882255", "#e69f00", "#332288", "#777777"]
 REFERENCE = {"color": "0.2", "linewidth": 0.8, "linestyle": (0, (1, 2)), "zorder": 1}
+LAST = ("𝐶", "ceiling", "chance")  # how the labels of reference lines begin
 RC = {
   "font.family": "STIXGeneral",
   "mathtext.fontset": "stix",
@@ -81,6 +85,19 @@ def looks(temperatures: list[float]) -> dict[float, dict]:
   }
 
 
+def hues(names: Sequence[str]) -> dict[str, dict]:
+  """Line options for kinds that have no order: each its own colour and marker."""
+  return {
+    name: {
+      "color": HUES[i % len(HUES)],
+      "marker": MARKERS[i % len(MARKERS)],
+      "linestyle": DASHES[i // len(HUES) % len(DASHES)],
+      "label": name,
+    }
+    for i, name in enumerate(names)
+  }
+
+
 def band(axes: Axes, x, curves: Sequence, look: dict, *, geometric: bool = False) -> None:
   """The mean of the curves as a line; from the lowest to the highest as a band."""
   if not len(curves):
@@ -109,10 +126,12 @@ def outer_labels(axes: np.ndarray) -> None:
     ax.set_xlabel("")
 
 
-def legend(figure: Figure, axes: Axes, columns: int = 6) -> None:
+def legend(figure: Figure, axes: Axes | np.ndarray, columns: int = 6) -> None:
   """One legend for all panels, below them; reference lines last."""
-  handles, labels = axes.get_legend_handles_labels()
-  pairs = sorted(zip(handles, labels, strict=True), key=lambda pair: pair[1].startswith("𝐶"))
+  found = [ax.get_legend_handles_labels() for ax in np.ravel(axes)]
+  unique = {label: handle for pair in found for handle, label in zip(*pair, strict=True)}
+  pairs = [(handle, label) for label, handle in unique.items()]
+  pairs.sort(key=lambda pair: pair[1].startswith(LAST))
   if pairs:
     columns = min(columns, len(pairs))
     options = {"loc": "outside lower center", "ncols": columns, "columnspacing": 1.4}
@@ -163,6 +182,20 @@ def step_axis(axes: Axes, last: int) -> None:
   axes.xaxis.set_major_formatter(ticker.FuncFormatter(_power))
   axes.xaxis.set_minor_locator(ticker.NullLocator())
   axes.set_xlabel("training step")
+
+
+def size_axis(axes: Axes, sizes: Sequence[int], most: int) -> None:
+  """A logarithmic axis with a tick at every size of a set, at most `most` of them labelled."""
+  axes.set_xscale("log")
+  pad = (max(sizes) / min(sizes)) ** 0.04 if len(sizes) > 1 else 2.0
+  axes.set_xlim(min(sizes) / pad, max(sizes) * pad)
+  ordered = sorted(sizes)
+  labelled = ordered[:: -(-len(ordered) // most)]
+  axes.xaxis.set_major_locator(ticker.FixedLocator(labelled))
+  axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda n, _: f"{n:,.0f}"))
+  axes.xaxis.set_minor_locator(ticker.FixedLocator([n for n in ordered if n not in labelled]))
+  axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+  axes.set_xlabel("size 𝑛 of the set")
 
 
 def _power(value: float, _) -> str:

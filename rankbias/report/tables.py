@@ -29,25 +29,29 @@ class Column(NamedTuple):
   get: Callable[[Member], float | None]
   decimals: int | None = 1  # None: three significant digits of the mean
   spread: bool = True
+  needs: str = ""  # the entry of the record without which there is no such column
 
 
 def tables(section: Section) -> dict[str, list[Column]]:
-  """The page's tables: heading -> columns."""
+  """The page's tables: heading -> columns, of what was measured."""
   found = {
     "Training": [
       Column("learning_rate", "learning rate", lambda m: m.record["learning_rate"], None, False),
-      Column("train_accuracy", "train accuracy (%)", _percent("train"), 2),
-      Column("test_accuracy", "test accuracy (%)", _percent("test"), 2),
-      Column("step_99", "step of 99 %", lambda m: m.record["step_99"], 0),
-      Column("mean_norm", "‖z‖", _norm("mean_norm"), None),
-      Column("tempered_mean_norm", "‖z‖ / T", _norm("tempered_mean_norm"), None),
+      Column("train_accuracy", "train accuracy (%)", _percent("train"), 2, needs="train"),
+      Column("test_accuracy", "test accuracy (%)", _percent("test"), 2, needs="test"),
+      # Where nothing was visited twice there are no accuracies of epochs, and no "train" either.
+      Column("step_99", "step of 99 %", lambda m: m.record["step_99"], 0, needs="train"),
+      Column("mean_norm", "‖z‖", _norm("mean_norm"), None, needs="norms"),
+      Column("tempered_mean_norm", "‖z‖ / T", _norm("tempered_mean_norm"), None, needs="norms"),
     ]
   }
   if section.last_hidden:
     heading = f"Rank of the last hidden layer ({section.last_hidden})"
     found[heading] = _ranks(section.last_hidden, "last_hidden")
   found["Rank of the logits"] = _ranks("logits", "logits")
-  return found
+  if section.finished():
+    found = {k: [c for c in v if not c.needs or section.has(c.needs)] for k, v in found.items()}
+  return {heading: columns for heading, columns in found.items() if columns}
 
 
 def html_table(section: Section, columns: list[Column]) -> str:
@@ -57,7 +61,7 @@ def html_table(section: Section, columns: list[Column]) -> str:
   for t in section.temperatures:
     n, lost = len(section.finished(t)), len(section.diverged(t))
     seeds = f"{n}" + (f" <b>+ {lost} diverged</b>" if lost else "")
-    rows.append([f"{t:g}", seeds, *(_cell(section.values(t, c.get), c, n) for c in columns)])
+    rows.append([f"{t:g}", seeds, *(cell(section.values(t, c.get), c, n) for c in columns)])
   return rows_as_html(heads, rows)
 
 
@@ -76,17 +80,22 @@ def csv_table(sweep: Sweep) -> str:
   rows = []
   for section in sweep.sections:
     columns = [c for group in tables(section).values() for c in group]
-    norms = dict.fromkeys(key for m in section.finished() for key in m.record["norms"])
+    norms = dict.fromkeys(k for m in section.finished() for k in m.record.get("norms") or {})
     columns += [Column(f"logits_{key}", "", _norm(key)) for key in norms]
     for t in section.temperatures:
       row = {"setting": section.label, "temperature": t}
       row |= {"finished": len(section.finished(t)), "diverged": len(section.diverged(t))}
       for column in columns:
-        mean, sd, n = _statistics(section.values(t, column.get))
+        mean, sd, n = statistics(section.values(t, column.get))
         row |= {f"{column.key}_mean": mean, f"{column.key}_sd": sd}
         if column.key == "step_99":
           row["step_99_reached"] = n
       rows.append(row)
+  return rows_as_csv(rows)
+
+
+def rows_as_csv(rows: list[dict]) -> str:
+  """A table whose columns are the fields of all rows, in the order of their first mention."""
   text = io.StringIO()
   fields = dict.fromkeys(field for row in rows for field in row)
   writer = csv.DictWriter(text, list(fields), lineterminator="\n")
@@ -99,25 +108,28 @@ def _ranks(layer: str, prefix: str) -> list[Column]:
   def get(measure: str) -> Callable[[Member], float | None]:
     return lambda m: m.rank(layer, measure)
 
-  return [Column(f"{prefix}_{key}", heading, get(key)) for key, heading in RANKS.items()]
+  return [
+    Column(f"{prefix}_{key}", heading, get(key), needs="ranks") for key, heading in RANKS.items()
+  ]
 
 
-def _percent(split: str) -> Callable[[Member], float]:
-  return lambda m: 100 * m.record[split]["accuracy"]
+def _percent(split: str) -> Callable[[Member], float | None]:
+  return lambda m: m.accuracy(split)
 
 
 def _norm(key: str) -> Callable[[Member], float | None]:
-  return lambda m: m.record["norms"].get(key)
+  return lambda m: m.norm(key)
 
 
-def _statistics(values: np.ndarray) -> tuple[float | None, float | None, int]:
+def statistics(values: np.ndarray) -> tuple[float | None, float | None, int]:
   """(mean, standard deviation with n - 1, n); None where it does not exist."""
   n = len(values)
   return (float(values.mean()) if n else None, float(values.std(ddof=1)) if n > 1 else None, n)
 
 
-def _cell(values: np.ndarray, column: Column, expected: int) -> str:
-  mean, sd, n = _statistics(values)
+def cell(values: np.ndarray, column: Column, expected: int) -> str:
+  """Mean ± standard deviation of finite numbers, and how many there are if some are missing."""
+  mean, sd, n = statistics(values)
   if mean is None:
     return "–"
   decimals = column.decimals

@@ -1,12 +1,21 @@
 """Synthetic sweeps: run folders with the shapes and trends of real ones, made without training."""
 
+import itertools
+
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from rankbias import runs
 
 RTOL = [float(r) for r in np.logspace(-6, -0.5, 23)]
 STEPS = [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597, 2584, 4000]
+
+REMEDIES = {  # as they come out of result.json: in no order that matters
+  "adaptive": {"name": "adaptive_temperature_softmax"},
+  "hard_max": {"k": 1, "name": "topk_softmax"},
+  "log_n": {"name": "scalable_softmax", "scale": 1.0},
+}
 
 ORIGIN = "digits: 1437 train and 360 test images, from scikit-learn"
 
@@ -111,13 +120,42 @@ class Synthetic:
         del arrays[f"{index}/spectrum/{layer}"], arrays[f"{index}/spectrum_centered/{layer}"]
     return record
 
-  def write(self, root, members, *, name="digits_T", config=None, diverged=(), finished=True):
-    """Writes a run folder below root; `diverged` maps a member's index to its last step."""
+  def head(self, index, seed, arrays, *, sizes=(16, 128, 1024), fitted=True, spread=300.0):
+    """What `retrieval` finds of a head, without adaptive temperature and with it and others."""
+    rng, n = np.random.default_rng(seed), np.array(sizes)
+    columns = {"as_trained": 1.0, "adaptive": 2.0, "hard_max": 1e9, "log_n": 1 + np.log(n)}
+    columns |= {"fitted": 8.0} if fitted else {}
+    reach = spread * (1 + 0.1 * rng.standard_normal())
+    found = {"sizes": list(sizes), "sets": [256 if m <= 128 else 64 for m in sizes]}
+    found |= {"spread": n**0.0 * reach, "ceiling": 1 / (1 + n / 2e3), "fitted": None}
+    found |= {kind: {} for kind in ("accuracy", "entropy", "max_weight")}
+    for column, beta in columns.items():
+      rivals = n / (1 + beta * reach)
+      top = 1 / (1 + rivals)
+      found["max_weight"][column], found["entropy"][column] = top, np.log1p(rivals)
+      found["accuracy"][column] = (0.1 + 0.9 * top) * (1 - 0.02 * rng.random(len(n)))
+      for m, weight in zip(sizes, top, strict=True):
+        arrays[f"{index}/weights/{column}/{m}"] = weight * rng.random((32, min(m, 16)), np.float32)
+    if fitted:
+      found["fitted"] = {"entropies": [0.5, 2.0, 5.0 + seed], "values": [1.0, 4.0, 20.0]}
+    return found
+
+  def write(
+    self, root, members, *, name="digits_T", config=None, diverged=(), finished=True,
+    heads=None, without=(),
+  ):  # fmt: skip
+    """Writes a run folder below root; `diverged` maps a member's index to its last step.
+
+    `heads` are options of `head`: then the data are drawn, and nothing is known of "train".
+    `without` names entries that are null.
+    """
     diverged = dict(diverged)
     config = {
       "data": {"name": "digits"}, "model": {"name": "mlp", "depth": len(self.dims)}, "seed": 0,
       "temperature": 1.0, "optimizer": {"learning_rate": 0.02, "rule": "equivalent"}, "steps": 4000,
     } | (config or {})  # fmt: skip
+    if heads is not None:
+      config["evaluate"] = {"retrieval": {"remedies": REMEDIES}}
     folder = runs.prepare(
       root / runs.run_id(config, members), name=name, config=config, members=members,
       environment={**runs.environment(["TFRT_CPU_0"]), "data": ORIGIN},
@@ -127,9 +165,17 @@ class Synthetic:
       stop = diverged.get(index)
       until = np.inf if stop is None else stop
       runs.append(folder, self.rows(index, overrides["temperature"], overrides["seed"], until))
-      records.append(self.record(index, overrides, stop, arrays))
+      record = self.record(index, overrides, stop, arrays)
+      record |= dict.fromkeys(without)
+      if heads is not None:
+        record |= {"train": None, "step_99": None}
+        if stop is None:
+          record["retrieval"] = self.head(index, overrides["seed"], arrays, **heads)
+      records.append(record)
     runs.append(folder, [{"event": "train", "seconds": 105.2, "step": 4000}], file="timing.jsonl")
-    data = {"name": "digits", "train": 1437, "test": 360, "classes": self.classes}  # fmt: skip
+    data = {"name": "digits", "train": 1437, "test": 360, "classes": self.classes}
+    if heads is not None:
+      del data["train"]
     model = {"name": "mlp", "parameters": 528384, "weight_layers": len(self.dims)}
     if finished:
       model["layers"] = self.layers
@@ -152,3 +198,36 @@ def synthetic():
 @pytest.fixture(scope="session", name="grid")
 def _grid():
   return grid
+
+
+@pytest.fixture(scope="session", name="is_legible")
+def _is_legible():
+  return is_legible
+
+
+def is_legible(figure):
+  """Asserts that nothing in a drawn figure overlaps or leaves it."""
+  boxes = [legend.get_window_extent() for legend in figure.legends]
+  for ax in figure.axes:
+    boxes.append(ax.get_window_extent())
+    boxes += [text.get_window_extent() for text in (ax.title,) if text.get_text()]
+    boxes += [legend.get_window_extent() for legend in [ax.get_legend()] if legend]
+    boxes += [Text.get_window_extent(note) for note in ax.texts if note.get_position()[1] == 1]
+    for axis in (ax.xaxis, ax.yaxis):
+      labels = [label for label in axis.get_ticklabels() if label.get_text()]
+      extents = [label.get_window_extent() for label in labels if label.get_visible()]
+      extents = [extent for extent in extents if _is_drawn(ax, axis, extent)]
+      for a, b in itertools.combinations(extents, 2):
+        assert not a.overlaps(b), axis.axis_name
+  for a, b in itertools.combinations(boxes, 2):
+    assert not a.padded(-2).overlaps(b)
+  for box in boxes:
+    assert figure.bbox.x0 - 1 <= box.x0
+    assert box.x1 <= figure.bbox.x1 + 1
+
+
+def _is_drawn(ax, axis, extent):
+  """Labels of ticks outside the view are laid out but never drawn."""
+  if axis.axis_name == "x":
+    return ax.bbox.x0 - 1 <= (extent.x0 + extent.x1) / 2 <= ax.bbox.x1 + 1
+  return ax.bbox.y0 - 1 <= (extent.y0 + extent.y1) / 2 <= ax.bbox.y1 + 1

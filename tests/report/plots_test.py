@@ -43,38 +43,16 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_figure_is_legible_for_every_shape_of_sweep(shape, synthetic, grid, tmp_path):
+def test_every_figure_is_legible_for_every_shape_of_sweep(
+  shape, synthetic, grid, tmp_path, is_legible
+):
   build, members, diverged = SHAPES[shape]
   synthetic(**{"width": 32} | build).write(tmp_path, grid(**members), diverged=diverged)
   (section,) = collect(tmp_path).sections
   names = [plot.name for plot in plots.shown(section)]
   assert names == (["training", "singular_values"] if shape == "all diverged" else list(NAMES))
   for name in names:
-    figure = drawn(section, name)
-    boxes = [legend.get_window_extent() for legend in figure.legends]
-    for ax in figure.axes:
-      boxes.append(ax.get_window_extent())
-      boxes += [text.get_window_extent() for text in (ax.title,) if text.get_text()]
-      boxes += [legend.get_window_extent() for legend in [ax.get_legend()] if legend]
-      boxes += [note.get_window_extent() for note in ax.texts if note.get_position()[1] == 1]
-      for axis in (ax.xaxis, ax.yaxis):
-        labels = [label for label in axis.get_ticklabels() if label.get_text()]
-        extents = [label.get_window_extent() for label in labels if label.get_visible()]
-        extents = [extent for extent in extents if _is_drawn(ax, axis, extent)]
-        for a, b in itertools.combinations(extents, 2):
-          assert not a.overlaps(b), (name, axis.axis_name)
-    for a, b in itertools.combinations(boxes, 2):
-      assert not a.padded(-2).overlaps(b), name
-    for box in boxes:
-      assert figure.bbox.x0 - 1 <= box.x0, name
-      assert box.x1 <= figure.bbox.x1 + 1, name
-
-
-def _is_drawn(ax, axis, extent):
-  """Labels of ticks outside the view are laid out but never drawn."""
-  if axis.axis_name == "x":
-    return ax.bbox.x0 - 1 <= (extent.x0 + extent.x1) / 2 <= ax.bbox.x1 + 1
-  return ax.bbox.y0 - 1 <= (extent.y0 + extent.y1) / 2 <= ax.bbox.y1 + 1
+    is_legible(drawn(section, name))
 
 
 def test_rank_figure_shows_mean_and_range_over_seeds(section):
@@ -91,6 +69,21 @@ def test_rank_figure_shows_mean_and_range_over_seeds(section):
         assert (x, y) == (t, pytest.approx(values.mean()))
         if values.min() < values.max():
           assert (bar[0, 1], bar[1, 1]) == pytest.approx((values.min(), values.max()))
+
+
+@pytest.mark.parametrize("name", ["layers", "tolerance"])
+def test_panels_that_share_an_axis_hold_each_others_lines(name, section):
+  for m in section.members:  # little spread in the first panel, and further ones far from it
+    for i, (layer, ranks) in enumerate(m.record["ranks"].items()):
+      ranks |= {"covariance_rank": 9.0 + i, "numerical_rank": 90.0}
+      sweep, count = m.record["tolerance"], len(m.record["tolerance"]["rtol"])
+      sweep["covariance_rank"][layer] = list(np.linspace(9, 12, count) * (1 + 9 * (i > 2)))
+      sweep["numerical_rank"][layer] = list(np.linspace(90, 120, count) * (1 + 9 * (i > 2)))
+  for ax in drawn(section, name).axes:
+    low, high = ax.get_ylim()
+    shown = [line.get_ydata() for line in ax.lines if len(line.get_xdata()) > 2]
+    assert shown
+    assert all(low <= np.min(y) <= np.max(y) <= high for y in shown)
 
 
 def test_training_figure_shows_step_0_apart_from_step_1(section):
@@ -158,7 +151,7 @@ def test_drawing_leaves_the_callers_matplotlib_alone(section):
 
 
 def test_figures_are_drawn_when_missing_or_older(synthetic, grid, tmp_path, monkeypatch):
-  monkeypatch.setattr(plots, "PLOTS", plots.PLOTS[:2])
+  monkeypatch.setattr(plots, "PLOTS", [p for p in plots.PLOTS if p.name in ("rank", "layers")])
   run = synthetic(layers=1, width=16).write(tmp_path, grid((1.0,), seeds=1))
   sweep = collect(tmp_path)
 
@@ -185,7 +178,7 @@ def test_figures_are_drawn_when_missing_or_older(synthetic, grid, tmp_path, monk
 def test_drawing_twice_gives_the_same_bytes_and_pdf_when_asked(
   synthetic, grid, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(plots, "PLOTS", plots.PLOTS[:2])
+  monkeypatch.setattr(plots, "PLOTS", [p for p in plots.PLOTS if p.name in ("rank", "layers")])
   synthetic(layers=2, width=16).write(tmp_path, grid((1.0, 10.0), seeds=2))
   sweep = collect(tmp_path)
   found = []
