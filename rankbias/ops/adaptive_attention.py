@@ -67,51 +67,67 @@ def adaptive_temperature_attention(
   Example: adaptive_temperature_attention(q, k, v, is_causal=True).
   Source: Velickovic et al. 2024, arXiv:2410.01104, section 5.
   """
+  arrays = tuple(jnp.asarray(x) for x in (query, key, value))
+  lengths = query_seq_lengths, key_value_seq_lengths
+  where = mask, is_causal, lengths, local_window_size
+  beta = partial(_one_a_row, inverse_temperature), stop_gradient
+  return _attend(arrays, bias, scale, where, beta, implementation, interpret)
+
+
+def _attend(arrays, bias, scale, where, beta, implementation, interpret):
   if implementation not in IMPLEMENTATIONS:
     raise ValueError(
       f"implementation = {implementation!r} is unknown: choose from {', '.join(IMPLEMENTATIONS)}."
     )
-  query, key, value = jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
-  shape = logits_shape(query, key, value)
-  chosen = partial(_one_a_row, inverse_temperature)
-  if implementation == "dense" or 0 in (*shape, value.shape[-1], query.shape[-1]):
-    return dot_product_attention(
-      query,
-      key,
-      value,
-      bias,
-      mask,
-      scale=scale,
-      is_causal=is_causal,
-      query_seq_lengths=query_seq_lengths,
-      key_value_seq_lengths=key_value_seq_lengths,
-      local_window_size=local_window_size,
-      normalizer=partial(
-        adaptive_temperature_softmax, inverse_temperature=chosen, stop_gradient=stop_gradient
-      ),
-    )
-  lengths, window = (query_seq_lengths, key_value_seq_lengths), local_window_size
+  shape = logits_shape(*arrays)
+  empty = 0 in (*shape, *(x.shape[-1] for x in arrays))
+  if implementation == "dense" or empty:
+    return _dense(arrays, bias, scale, where, beta)
+  query, *keys = arrays
   if bias is not None:
     bias = _flat(fitted("bias", bias, shape), shape)
-  if implementation == "kernel":
-    from rankbias.ops.attention_kernel import kernel_mix as mix
-    from rankbias.ops.attention_kernel import kernel_moments as moments
-
-    where = attention_mask(shape, mask, False, lengths, window)
-    where = None if where is None else _flat(where, shape)
-    options = {"is_causal": is_causal, "interpret": interpret}
-  else:
-    mix, moments = stream_mix, stream_moments
-    where = tuple(_flat(part, shape) for part in mask_parts(shape, mask, lengths))
-    options = {"is_causal": is_causal, "window": window_pair(window)}
-  flat, options["scale"] = _scaled(query, scale)
-  flat, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (flat, key, value))
-  found = moments(flat, k, bias, where, **options)
+  moments, mix, mask, options = _passes(implementation, shape, where, interpret)
+  scaled, options["scale"] = _scaled(query, scale)
+  q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (scaled, *keys))
+  found = moments(q, k, bias, mask, **options)
   # The callable sees the leading axes that the caller has.
   rows = jax.tree.map(lambda x: x.reshape(*shape[:-1], 1), found)
-  beta = moment_inverse_temperature(rows, chosen, stop_gradient).reshape(found.count.shape)
-  out = mix(flat, k, v, beta, found.maximum, bias, where, **options)
+  chosen = moment_inverse_temperature(rows, *beta).reshape(found.count.shape)
+  out = mix(q, k, v, chosen, found.maximum, bias, mask, **options)
   return out.reshape(*query.shape[:-1], -1).astype(query.dtype)
+
+
+def _dense(arrays, bias, scale, where, beta):
+  (mask, is_causal, lengths, window), (inverse_temperature, stop_gradient) = where, beta
+  return dot_product_attention(
+    *arrays,
+    bias,
+    mask,
+    scale=scale,
+    is_causal=is_causal,
+    query_seq_lengths=lengths[0],
+    key_value_seq_lengths=lengths[1],
+    local_window_size=window,
+    normalizer=partial(
+      adaptive_temperature_softmax,
+      inverse_temperature=inverse_temperature,
+      stop_gradient=stop_gradient,
+    ),
+  )
+
+
+def _passes(implementation, shape, where, interpret):
+  """Returns the functions of both passes, their mask and their options."""
+  mask, is_causal, lengths, window = where
+  if implementation == "stream":
+    masks = tuple(_flat(part, shape) for part in mask_parts(shape, mask, lengths))
+    options = {"is_causal": is_causal, "window": window_pair(window)}
+    return stream_moments, stream_mix, masks, options
+  from rankbias.ops.attention_kernel import kernel_mix, kernel_moments
+
+  mask = attention_mask(shape, mask, False, lengths, window)
+  mask = None if mask is None else _flat(mask, shape)
+  return kernel_moments, kernel_mix, mask, {"is_causal": is_causal, "interpret": interpret}
 
 
 def _one_a_row(inverse_temperature, entropy, count):
