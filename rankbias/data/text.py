@@ -13,7 +13,7 @@ from rankbias.data.clrs_text.splits import SIX, TEST_LENGTHS, TRAIN_LENGTHS, Len
 from rankbias.data.source import Source, stream
 
 NO_LABEL = -1
-ROUND = 64  # steps in which the forms of a batch come in fixed numbers, shuffled
+ROUND = 64  # steps in which the buckets come in fixed numbers, shuffled
 
 
 class Form(NamedTuple):
@@ -23,11 +23,14 @@ class Form(NamedTuple):
     algorithms: their names; "algorithm" of a split is an index into them.
     buckets: into how many forms of a batch the training texts are sorted by length, at most.
     question_weight: of the tokens of a question in the loss, where those of an answer have 1.
+    curriculum: the steps, in rounds of 64, until the longest bucket comes; the others come in one
+      after the other, the shortest at once.
   """
 
   algorithms: tuple[str, ...]
   buckets: int
   question_weight: float
+  curriculum: int
 
 
 class TextSource(Source):
@@ -40,7 +43,8 @@ class TextSource(Source):
   Training texts are sorted into buckets of like length, of about as many texts each; a batch has
   texts of one bucket and is as wide as its longest, not as the longest of all. In every 64 steps
   the buckets come in fixed numbers, proportional to their texts, in an order that depends on the
-  step alone. Each bucket is an endless stream of permutations of its own.
+  step alone. Each bucket is an endless stream of permutations of its own. With a curriculum only
+  the shortest come at first.
   """
 
   @cached_property
@@ -57,14 +61,27 @@ class TextSource(Source):
     return [np.flatnonzero(place == i).astype(np.int32) for i in range(len(self.widths))]
 
   @cached_property
-  def shares(self) -> tuple[int, ...]:
-    """In how many of 64 steps each bucket comes: at least one, and in proportion to its texts."""
+  def stages(self) -> list[tuple[int, np.ndarray]]:
+    """(first round, in how many of its 64 steps each bucket comes), one bucket more each time."""
     counts = np.array([len(bucket) for bucket in self.buckets])
-    spare = (ROUND - len(counts)) * counts / counts.sum()
-    shares = 1 + spare.astype(int)
-    rest = np.argsort(spare.astype(int) - spare, kind="stable")[: ROUND - shares.sum()]
-    shares[rest] += 1
-    return tuple(shares.tolist())
+    last = len(counts) - 1
+    rounds = self.form.curriculum // (max(last, 1) * ROUND)
+    early = range(last if rounds else 0)
+    some = [np.pad(shares(counts[: k + 1]), (0, last - k)) for k in early]
+    return [(k * rounds, own) for k, own in enumerate([*some, shares(counts)])]
+
+  def order(self, part: int) -> np.ndarray:
+    """The buckets of steps [64 part, 64 part + 64)."""
+    own = next(share for first, share in reversed(self.stages) if first <= part)
+    return _order(tuple(own.tolist()), part)
+
+  def visits(self, form: int, part: int) -> int:
+    """How often a bucket came before step 64 part."""
+    ends = [first for first, _ in self.stages[1:]] + [part]
+    rounds = [
+      max(min(end, part) - first, 0) for (first, _), end in zip(self.stages, ends, strict=True)
+    ]
+    return sum(n * int(own[form]) for n, (_, own) in zip(rounds, self.stages, strict=True))
 
   @property
   def variants(self) -> int:
@@ -74,7 +91,7 @@ class TextSource(Source):
   def variant(self, step: int) -> int:
     """Which bucket the texts of a step come from."""
     part, place = divmod(step, ROUND)
-    return int(_order(self.shares, part)[place])
+    return int(self.order(part)[place])
 
   def constants(self) -> dict[str, np.ndarray]:
     """Tokens and labels of the training texts."""
@@ -89,9 +106,9 @@ class TextSource(Source):
         f"size={size}, step={step}, seed={seed}: size must be at least 1, step and seed at least 0"
       )
     part, place = divmod(step, ROUND)
-    order = _order(self.shares, part)
+    order = self.order(part)
     form = order[place]
-    earlier = part * self.shares[form] + int((order[:place] == form).sum())
+    earlier = self.visits(form, part) + int((order[:place] == form).sum())
     bucket = self.buckets[form]
     return bucket[stream(len(bucket), earlier * size, size, seed)]
 
@@ -118,10 +135,17 @@ class TextSource(Source):
     return decode(self._split(split)["x"][i])
 
 
+def shares(counts: np.ndarray) -> np.ndarray:
+  """Divides the steps of a round: at least one for each bucket, and in proportion to the counts."""
+  exact = (ROUND - len(counts)) * counts / counts.sum()
+  parts = 1 + exact.astype(int)
+  parts[np.argsort(exact.astype(int) - exact, kind="stable")[: ROUND - parts.sum()]] += 1
+  return parts
+
+
 @lru_cache(maxsize=64)
-def _order(shares: tuple[int, ...], part: int) -> np.ndarray:
-  """The buckets of steps [64 part, 64 part + 64)."""
-  order = np.repeat(np.arange(len(shares)), shares)
+def _order(own: tuple[int, ...], part: int) -> np.ndarray:
+  order = np.repeat(np.arange(len(own)), own)
   return np.random.default_rng((0, part)).permutation(order)
 
 
@@ -137,6 +161,7 @@ def load_clrs_text(
   seed: int = 0,
   buckets: int = 4,
   question_weight: float = 0.0,
+  curriculum: int = 0,
 ) -> TextSource:
   """Makes CLRS-Text: "train", "test" like it, and "test/16", ... of greater lengths.
 
@@ -144,16 +169,18 @@ def load_clrs_text(
     dir, download: ignored, as the texts are generated.
     algorithms, lengths, test_lengths, number, test_number, seed: see `make_clrs_text`. All members
       of a sweep see the texts of this one seed.
-    buckets, question_weight: see `Form`.
+    buckets, question_weight, curriculum: see `Form`.
 
   Raises:
-    ValueError: buckets or question_weight out of range, or what `make_clrs_text` raises.
+    ValueError: one of these three is out of range, or what `make_clrs_text` raises.
   """
   del dir, download
   if not 1 <= buckets <= ROUND:
     raise ValueError(f"data.buckets={buckets} must lie between 1 and {ROUND}")
   if not question_weight >= 0:
     raise ValueError(f"data.question_weight={question_weight} must be at least 0")
+  if curriculum < 0:
+    raise ValueError(f"data.curriculum={curriculum} must be at least 0; 0 is none")
   splits = make_clrs_text(
     seed=seed,
     algorithms=algorithms,
@@ -168,7 +195,7 @@ def load_clrs_text(
     num_classes=NUM_TOKENS,
     class_names=tuple(repr(decode(np.array([i]))) for i in range(NUM_TOKENS)),
     origin=f"clrs_text: {number} texts of {', '.join(algorithms)}, generated from seed {seed}",
-    form=Form(tuple(algorithms), buckets, question_weight),
+    form=Form(tuple(algorithms), buckets, question_weight, curriculum),
   )
 
 

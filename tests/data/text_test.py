@@ -7,6 +7,7 @@ import pytest
 
 from rankbias import data
 from rankbias.data.clrs_text import END, PAD, encode, solve
+from rankbias.data.source import stream
 from rankbias.data.text import ROUND
 
 OPTIONS = {
@@ -84,6 +85,22 @@ def test_every_bucket_is_a_stream_of_permutations_of_its_own(source):
       assert sorted(own) == sorted(source.buckets[form])
 
 
+def test_a_curriculum_begins_with_the_shortest_and_skips_no_text():
+  source = data.load("clrs_text", **OPTIONS, curriculum=4 * ROUND)
+  forms = [[source.variant(part * ROUND + i) for i in range(ROUND)] for part in range(6)]
+  assert [sorted(set(part)) for part in forms] == [[0], [0], [0, 1], [0, 1], [0, 1, 2], [0, 1, 2]]
+  plain = data.load("clrs_text", **OPTIONS)
+  assert forms[4] == [plain.variant(4 * ROUND + i) for i in range(ROUND)]
+  seen = {form: [] for form in range(3)}
+  for step in range(6 * ROUND):
+    seen[source.variant(step)].extend(source.indices("train", step, size=3, seed=5))
+  for form, rows in seen.items():
+    own = source.buckets[form]
+    assert sorted(rows[: len(own)]) == sorted(own)
+    expected = own[stream(len(own), 0, len(rows), 5)]
+    np.testing.assert_array_equal(rows, expected)
+
+
 def test_order_depends_on_the_seed_and_texts_do_not(source):
   rows = [source.indices("train", 9, size=8, seed=seed) for seed in (0, 0, 1)]
   np.testing.assert_array_equal(rows[0], rows[1])
@@ -122,6 +139,7 @@ def test_fewer_texts_have_buckets_of_their_own(source):
   [
     ({"buckets": 0}, "data.buckets=0 must lie between 1 and 64"),
     ({"question_weight": -1.0}, "data.question_weight=-1.0 must be at least 0"),
+    ({"curriculum": -1}, "data.curriculum=-1 must be at least 0"),
     ({"algorithms": ("minimun",)}, "'minimun' is unknown"),
     ({"letters": 3}, "data set 'clrs_text' has no option 'letters'; it takes algorithms, buckets"),
   ],
