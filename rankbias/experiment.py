@@ -83,7 +83,7 @@ def run(
   with one_blas_thread():
     state = train(config, built, source, folder, log, progress)
     began = time.perf_counter()
-    content, arrays = result.evaluate(config, configs, built, source, state)
+    content, arrays = result.evaluate(config, configs, built, source, state, progress.say)
   log.timing("evaluate", began)
   content["members"] = [
     {"overrides": dict(member), **entry}

@@ -1,20 +1,25 @@
 """What a program found: the content of result.json and arrays.npz."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from rankbias.evaluate import EVALUATIONS
+from rankbias.train.progress import clock
+
+QUIET = 20  # seconds without a word about evaluations that last
 
 MEASURED = ("train", "test", "norms", "ranks", "tolerance")  # of a member; null where not measured
 ARRAYS = ("spectrum", "spectrum_centered", "weights")  # {name: array}, kept out of result.json
 
 
-def evaluate(config, configs, built, source, state) -> tuple[dict, dict]:
+def evaluate(config, configs, built, source, state, say: Callable) -> tuple[dict, dict]:
   """Runs the config's evaluations on every member; returns result.json and arrays.npz."""
   entries, arrays = [], {}
+  began = spoke = time.perf_counter()
   for m, own in enumerate(configs):
     one = jax.tree.map(lambda x, m=m: x[m], state)
     entry = outcome(own, built.numbers[m], jax.device_get(one))
@@ -25,6 +30,10 @@ def evaluate(config, configs, built, source, state) -> tuple[dict, dict]:
     for kind in ARRAYS:
       arrays |= {f"{m}/{kind}/{name}": array for name, array in entry.pop(kind, {}).items()}
     entries.append(entry)
+    now, left = time.perf_counter(), len(configs) - len(entries)
+    if left and now - spoke > QUIET:
+      spoke, each = now, (now - began) / len(entries)
+      say(f"evaluated {len(entries)} of {len(configs)} members, about {clock(each * left)} left")
   params = state["params"]
   result = {
     "format": 1,

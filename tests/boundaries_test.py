@@ -18,7 +18,7 @@ WIRING = {
   "network": {"models", "data", "train"},
   "program": BELOW | {"network"},
   "record": {"program", "runs", "data", "evaluate", "train"},
-  "result": {"evaluate"},
+  "result": {"evaluate", "train"},
   "experiment": BELOW | {"program", "record", "result"},
   "sweep": BELOW | {"network", "experiment"},
   "command": {"config"},
