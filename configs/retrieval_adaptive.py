@@ -13,6 +13,16 @@ steps or the paper's 100,000, and measures sets of 16 to 16,384 items with the s
 without a remedy, with adaptive temperature, and with every other remedy. The depth of the MLPs (one
 hidden layer), projections without biases, logits without 1 / sqrt(128) and the decay inside Adam's
 gradient are readings of what is not known to us; each is a field.
+
+Measured with `paper` (docs/results.md), accuracy in %, mean and standard deviation of ten seeds:
+
+  n        softmax        adaptive       fitted to the head   ceiling
+  16       98.7 +- 0.6    98.7 +- 0.6    99.0 +- 0.4          99.0
+  256      79.8 +- 5.6    83.3 +- 5.3    86.3 +- 4.8          86.3
+  1,024    46.7 +- 7.1    57.3 +- 8.5    63.3 +- 8.6          63.4
+  16,384   14.0 +- 3.1    16.5 +- 4.3    18.9 +- 8.7          18.9
+
+in 73 minutes of two busy CPU cores, of which the evaluation took 15.
 """
 
 from math import log

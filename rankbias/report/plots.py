@@ -57,8 +57,8 @@ PLOTS = (
     retrieval.accuracy,
     "Left: accuracy of the same parameters with and without an adaptive temperature. The ceiling "
     "is how often the largest logit belongs to the largest item: no sharpening finds it more "
-    "often, though a wrong item may be of the right class. Right: what every remedy adds to the "
-    "same seed as trained, and what the ceiling would.",
+    "often, though a wrong item may be of the right class. Right: what every remedy adds, on "
+    "average, to the same seed as trained, and what the ceiling would.",
     "bands",
     _has(RETRIEVAL),
   ),
