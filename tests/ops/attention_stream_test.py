@@ -70,7 +70,10 @@ def test_memory_is_linear(backward):
   assert temporary("dense", 2048) > 8 * small
 
 
-@pytest.mark.parametrize("block", [(1, 4, 5), (2, 3, 13), (1, 11, 1)])
+SLOW = [pytest.param(block, marks=pytest.mark.slow) for block in ((1, 4, 5), (1, 11, 1))]
+
+
+@pytest.mark.parametrize("block", [(2, 3, 13), *SLOW])
 def test_blocks_of_any_size(block):
   q, k, v = (RNG.normal(size=(2, n, heads, 4)) for n, heads in ((11, 4), (13, 2), (13, 2)))
   bias, mask = RNG.normal(size=(1, 4, 11, 13)), RNG.random((2, 1, 1, 13)) < 0.7
