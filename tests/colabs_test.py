@@ -11,7 +11,8 @@ from nbclient import NotebookClient
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
 CELL_LINES = 16
-TRAINED = {"rank_and_temperature": [2], "sharp_attention": [2], "softmax_family": []}  # members of each run
+# Members of each run.
+TRAINED = {"rank_and_temperature": [2], "sharp_attention": [2], "softmax_family": []}
 
 
 def code(path):
