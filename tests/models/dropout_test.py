@@ -28,8 +28,8 @@ def tiny(name):
   return model, variables, jax.jit(lambda v, x, keys: model.apply(v, x, False, keys)[0])
 
 
-def test_every_model_is_tried():
-  assert set(TINY) == set(MODELS)
+def test_every_model_of_images_is_tried():
+  assert set(TINY) == set(MODELS) - {"set_attention", "transformer"}
 
 
 @pytest.mark.parametrize("name", sorted(TINY))
