@@ -28,7 +28,7 @@ Measured (docs/results.md), accuracy in %, mean and standard deviation of three 
   cosine decay             1,024    86.0 +- 1.9    88.8 +- 1.2     88.0
                            16,384   24.4 +- 4.3    36.3 +- 2.1     32.9
 
-in about 10 minutes for each six networks, on two busy CPU cores.
+in about 16 minutes for each six networks, on two busy CPU cores.
 """
 
 from math import log
