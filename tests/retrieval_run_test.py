@@ -39,6 +39,7 @@ def trained(source, length, members=({"seed": 0}, {"seed": 1}), **own):
   return parallel.fetch(state), np.concatenate(losses)
 
 
+@pytest.mark.slow
 def test_steps_a_call_and_company_do_not_matter(source):
   state, losses = trained(source, 40)
   assert losses.shape == (40, 2)
