@@ -5,10 +5,8 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from rankbias.models.layers import LECUN
 from rankbias.ops import cross_entropy, log_softmax
-
-# Half of He's variance: no ReLU follows, so 1 / fan_in keeps the scale of the features.
-LECUN = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
 class LinearHead(nn.Module):

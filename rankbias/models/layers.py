@@ -1,5 +1,6 @@
-"""What the models share: the initialisation, the normalisation layers and dropout."""
+"""What the models share: initialisations, normalisation layers, dropout, names of normalisers."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -7,9 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from rankbias import ops
+
 # He's normal initialisation: variance 2 / fan_in, which keeps the scale of activations through a
 # ReLU; not truncated, so that the distribution of kernels is exactly the Gaussian of the theory.
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+# Half of He's variance, where no ReLU follows: 1 / fan_in keeps the scale.
+LECUN = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 NORMS = ("none", "batch", "layer")
 
@@ -107,3 +113,10 @@ def check_dropout(rate: float) -> None:
     raise ValueError(
       f"dropout={rate} must lie in [0, 1): it is the probability that a feature is set to zero."
     )
+
+
+def resolve(normalizer: Any) -> Callable[..., jax.Array]:
+  """The function that a config's normaliser stands for; raises as `ops.normalizer` does."""
+  if isinstance(normalizer, str):
+    return ops.normalizer(normalizer)
+  return ops.normalizer(**normalizer) if isinstance(normalizer, Mapping) else normalizer

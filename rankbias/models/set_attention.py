@@ -1,15 +1,12 @@
 """One head of attention over a set: the network of the max-retrieval task."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from rankbias import ops
-
-LECUN = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+from rankbias.models.layers import LECUN, resolve
 
 
 class SetAttention(nn.Module):
@@ -118,10 +115,3 @@ class Products(nn.Module):
       bias = self.param("bias", nn.initializers.zeros, shape[1:], self.param_dtype)
       products += (query * bias.astype(self.dtype)).sum(-1, keepdims=True)
     return products
-
-
-def resolve(normalizer: Any) -> Callable[..., jax.Array]:
-  """The function that a config's normaliser stands for; raises as `ops.normalizer` does."""
-  if isinstance(normalizer, str):
-    return ops.normalizer(normalizer)
-  return ops.normalizer(**normalizer) if isinstance(normalizer, Mapping) else normalizer

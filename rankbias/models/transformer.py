@@ -9,11 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rankbias import ops
-from rankbias.models.layers import check_dropout, dropout
-from rankbias.models.set_attention import resolve
+from rankbias.models.layers import LECUN, check_dropout, dropout, resolve
 
 POSITIONS = ("rope", "none")
-LECUN = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 EMBEDDING = nn.initializers.normal(1.0)
 
 
