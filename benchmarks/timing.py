@@ -12,14 +12,19 @@ import jax
 
 
 def alternate(functions: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
-  """Returns the seconds of `repeats` calls of each function, in turns after one to warm up."""
+  """Returns the seconds of `repeats` calls of each function, in turns.
+
+  Before every call that counts goes one that does not: it finds the caches full of the other
+  function's numbers, and on a CPU for some milliseconds the other library's threads spinning.
+  """
   for function in functions.values():
     jax.block_until_ready(function())
   seconds = {name: [] for name in functions}
   for repeat in range(repeats):
     progress(f"round {repeat + 1} of {repeats}")
-    # Every other round backwards: whoever comes second finds the data in the cache.
+    # Every other round backwards: nobody is always after the same neighbour.
     for name, function in list(functions.items())[:: 1 if repeat % 2 else -1]:
+      jax.block_until_ready(function())
       start = time.perf_counter()
       jax.block_until_ready(function())
       seconds[name].append(time.perf_counter() - start)

@@ -91,13 +91,16 @@ def _solve(logits, a, axis):
   low = zeros + jnp.where(small, 0, -1)
   high = zeros + jnp.where(small, -_power_minus_one(count, -a) / a, -(count**-a))
   # The steepest slope there is: the first step is short, and from then on chords are used.
-  start = _State(0, zeros == 0, low, zeros - count**a, low, zeros / 0, low, high)
+  start = _State(0, zeros == 0, low, zeros - count**a, zeros / 0, zeros / 0, low, high)
   if isinstance(axis, int) and logits.shape[axis] >= 32 * BLOCKS:
     found = _search(_block_maxima(logits, axis), maximum, start, a, axis)
-    start = start._replace(unknown=found.unknown, slope=found.slope)
+    start = start._replace(passes=1, unknown=found.unknown, slope=found.slope)
   unknown = _search(logits, maximum, start, a, axis).unknown
   weights = _exponential(logits - maximum, unknown, a)
   total = jnp.sum(weights, axis, keepdims=True)
+  if isinstance(a, float) and a == 1:  # one step of Newton's method rounds once, a quotient twice
+    support = jnp.sum(weights > 0, axis, keepdims=True, dtype=weights.dtype)
+    return _exponential(logits - maximum, unknown + (total - 1) / jnp.maximum(support, 1), a)
   return weights / jnp.maximum(total, jnp.finfo(total.dtype).tiny)  # 0 only in an empty row
 
 
@@ -115,11 +118,11 @@ def _block_maxima(logits, axis):
 
 
 class _State(NamedTuple):
-  passes: Array
+  passes: Array  # of 0, `slope` is a bound and not a chord
   moves: Array  # whether this row's unknown is not yet final
   unknown: Array
   slope: Array  # of the chord through the last two points
-  before: Array  # the unknown before, and G there
+  before: Array  # the unknown before, and G there; NaN for none
   value: Array
   low: Array  # bracket of the solution
   high: Array
@@ -149,14 +152,17 @@ def _advance(state, total, a):
   slope = jnp.where(jnp.isfinite(chord) & (chord < 0), chord, slope)
   low, high = jnp.where(total >= 1, unknown, low), jnp.where(total >= 1, high, unknown)
   new = unknown - new_value / slope
+  rounding = jnp.finfo(unknown.dtype).eps * jnp.where(small, jnp.maximum(new, 1), jnp.abs(new))
+  # Far enough that the first chord is not all rounding.
+  new = jnp.where(passes > 0, new, jnp.maximum(new, unknown + 1e3 * rounding))
   # In the middle of the digits: t can be as small as -n^-a.
   middle = jnp.where(small, (low + high) / 2, -jnp.sqrt(jnp.abs(low * high)))
   new = jnp.where((new < low) | (new > high) | ((passes % 2 == 1) & (a > 1)), middle, new)
-  rounding = jnp.finfo(unknown.dtype).eps * jnp.where(small, jnp.maximum(new, 1), jnp.abs(new))
-  # Where S is smooth the last step is the size of the error before it, far above the one after.
-  moves &= jnp.where(
-    a > 1, high - low > 2 * rounding, jnp.abs(new - unknown) > jnp.where(a < 0.9, 16, 8) * rounding
-  )
+  # Where S is smooth the last step is the size of the error before it, far above the one after. A
+  # long chord can be so much steeper than G that the step is short far from the solution.
+  converged = jnp.abs(new - unknown) <= jnp.where(a < 0.9, 16, 8) * rounding
+  converged &= jnp.abs(unknown - before) <= 1e4 * rounding
+  moves &= jnp.where(a > 1, high - low > 2 * rounding, ~converged)
   moves &= total > 0  # an empty row is done
   new = jnp.where(state.moves, new, unknown)
   return _State(passes + 1, moves, new, slope, unknown, new_value, low, high)
