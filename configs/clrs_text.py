@@ -15,8 +15,8 @@ its place at inference; beside it stands how sharp its heads are at each length.
 
 The default is for an accelerator: 6 algorithms, 6 layers of width 256, 4.7 million parameters. The
 variant `cpu` has 4 algorithms with short answers (the two matchers ask the same by two names), 4
-layers of width 64, 0.2 million parameters and a curriculum that begins with the shortest texts. A comparison of lengths means something only where
-the answers of length 4 to 12 are right.
+layers of width 64, 0.2 million parameters and a curriculum that begins with the shortest texts. A
+comparison of lengths means something only where the answers of length 4 to 12 are right.
 """
 
 from rankbias.config import base, chain, product, variants
