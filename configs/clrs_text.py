@@ -69,7 +69,7 @@ def get_config(arg=""):
   if "cpu" in names:
     c.data.curriculum = 960
     c.model.update(width=64, depth=4, heads=4, kv_heads=4)
-    c.steps, c.batch_size = 12_000, 64
+    c.steps, c.batch_size = 9_000, 64
     c.optimizer.update(name="adam", learning_rate=3e-3, weight_decay=0.0, warmup_steps=100)
     c.measure.count = 10
     c.evaluate.spectra.images = 512
