@@ -13,6 +13,7 @@ from rankbias import runs
 AXES = ("temperature", "seed")  # what figures show; members that differ otherwise get a section
 # The entry of a record whose figures show a size in place of T: each T then gets a section.
 RETRIEVAL = "retrieval"
+ANSWERS = "exact_match"  # likewise, but against the length of a question
 
 
 class Member(NamedTuple):
@@ -119,7 +120,8 @@ def collect(folder: runs.folder.PathLike) -> Sweep:
     unique.setdefault(json.dumps(_plain([m.setting, m.temperature, m.record["seed"]])), m)
   members = list(unique.values())
   splitting, following = _varying(members)
-  if any(m.record.get(RETRIEVAL) for m in members) and len({m.temperature for m in members}) > 1:
+  over_sizes = any(m.record.get(key) for m in members for key in (RETRIEVAL, ANSWERS))
+  if over_sizes and len({m.temperature for m in members}) > 1:
     splitting.append("temperature")
   return Sweep(
     name=next(iter(done.values()))["result"]["name"],

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from rankbias.report import remedies
+from rankbias.report import answers, remedies
 from rankbias.report.collect import Member, Section
 
 
@@ -10,6 +10,8 @@ def finding(section: Section) -> str:
   """Accuracy over sizes of sets where they were measured, else rank and accuracy over T."""
   if not section.finished():
     return "No member finished: every one diverged."
+  if answers.measured(section):
+    return answers.finding(section)
   return _of_retrieval(section) if remedies.measured(section) else _of_temperature(section)
 
 

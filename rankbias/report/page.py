@@ -4,7 +4,7 @@ import html
 import pathlib
 
 from rankbias import runs
-from rankbias.report import plots, remedies, retrieval_tables, style, tables
+from rankbias.report import answers, plots, remedies, retrieval_tables, style, tables
 from rankbias.report.collect import Section, Sweep, collect
 from rankbias.report.finding import finding
 from rankbias.report.record import record
@@ -84,7 +84,8 @@ def _page(sweep: Sweep, figures: bool) -> str:
     if section.label:
       parts.append(f"<h2>{html.escape(section.label)}</h2>\n<p>{finding(section)}</p>")
     parts += _figures(sweep, section, index) if figures else []
-    parts += [*retrieval_tables.html_tables(section), *_tables(section)]
+    parts += [*answers.html_tables(section), *retrieval_tables.html_tables(section)]
+    parts += _tables(section)
   body = "\n".join([*parts, record(sweep)])
   return (
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

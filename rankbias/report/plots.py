@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from rankbias.report import (
   against,
+  answers,
   dispersion,
   heatmaps,
   remedies,
@@ -15,7 +16,7 @@ from rankbias.report import (
   style,
   training,
 )
-from rankbias.report.collect import RETRIEVAL, Section, Sweep
+from rankbias.report.collect import ANSWERS, RETRIEVAL, Section, Sweep
 
 
 class Plot(NamedTuple):
@@ -106,6 +107,24 @@ PLOTS = (
     "that were seen, and dotted beyond them.",
     "lines",
     _has(RETRIEVAL),
+  ),
+  Plot(
+    "exact",
+    "Exact answers against the length of the question",
+    answers.exact,
+    "Answers that are right in every character, the trained lengths first.",
+    "bands",
+    _has(ANSWERS),
+  ),
+  Plot(
+    "sharpness",
+    "How sharp the heads are",
+    answers.sharpness,
+    "Where the first character of an answer is read off, as trained: mean over the heads of a "
+    "layer, with a band from the lowest to the highest head, against the mean number of keys. "
+    "Dotted: a row whose weights are all the same.",
+    "",
+    _has(ANSWERS),
   ),
   Plot(
     "rank",

@@ -1,5 +1,7 @@
 """What the remedies did to a head: numbers against the size of the set, one row for each seed."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from scipy.special import stdtr
 
@@ -38,8 +40,12 @@ def sets(section: Section) -> list[int]:
 
 def columns(section: Section) -> list[str]:
   """The head as trained and its remedies, those of greatest interest first."""
-  found = measured(section)[0].record[RETRIEVAL]["accuracy"]
-  return [c for c in NAMES if c in found] + [c for c in found if c not in NAMES]
+  return ordered(measured(section)[0].record[RETRIEVAL]["accuracy"])
+
+
+def ordered(found: Iterable[str]) -> list[str]:
+  """Columns in the order in which they are shown."""
+  return sorted(found, key=lambda c: list(NAMES).index(c) if c in NAMES else len(NAMES))
 
 
 def name(column: str) -> str:

@@ -142,12 +142,12 @@ class Synthetic:
 
   def write(
     self, root, members, *, name="digits_T", config=None, diverged=(), finished=True,
-    heads=None, without=(),
+    heads=None, without=(), entries=None,
   ):  # fmt: skip
     """Writes a run folder below root; `diverged` maps a member's index to its last step.
 
     `heads` are options of `head`: then the data are drawn, and nothing is known of "train".
-    `without` names entries that are null.
+    `without` names entries that are null; `entries(seed)` are further ones.
     """
     diverged = dict(diverged)
     config = {
@@ -167,6 +167,8 @@ class Synthetic:
       runs.append(folder, self.rows(index, overrides["temperature"], overrides["seed"], until))
       record = self.record(index, overrides, stop, arrays)
       record |= dict.fromkeys(without)
+      if entries is not None and stop is None:
+        record |= entries(overrides["seed"])
       if heads is not None:
         record |= {"train": None, "step_99": None}
         if stop is None:
