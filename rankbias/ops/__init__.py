@@ -15,7 +15,16 @@ from rankbias.ops.fitted_temperature import (
   fit_inverse_temperature,
   fit_to_scores,
 )
+from rankbias.ops.linear_cross_entropy import CrossEntropyAux, linear_cross_entropy
 from rankbias.ops.logistic import logistic_softmax, sigsoftmax
+from rankbias.ops.logit_maps import (
+  generalized_sigsoftmax_logits,
+  plif,
+  plif_init,
+  plif_map,
+  sigsoftmax_logits,
+  tanh_cap,
+)
 from rankbias.ops.losses import cross_entropy
 from rankbias.ops.margin import (
   MARGINS,
@@ -67,6 +76,7 @@ from rankbias.ops.unnormalized import sigmoid_weights, softmax_plus_n, softpick
 __all__ = [
   "MARGINS",
   "NORMALIZERS",
+  "CrossEntropyAux",
   "FittedInverseTemperature",
   "MidxIndex",
   "MidxProposal",
@@ -94,8 +104,10 @@ __all__ = [
   "fit_inverse_temperature",
   "fit_to_scores",
   "flax_attention",
+  "generalized_sigsoftmax_logits",
   "guided_additive_margin",
   "guided_angular_margin",
+  "linear_cross_entropy",
   "log_softmax",
   "logistic_softmax",
   "midx_build",
@@ -111,6 +123,9 @@ __all__ = [
   "normalized_newton_inverse",
   "normalizer",
   "piecewise_linear_softmax",
+  "plif",
+  "plif_init",
+  "plif_map",
   "popularity_proposal",
   "power_mechanism",
   "predictive_entropy",
@@ -123,6 +138,7 @@ __all__ = [
   "search_softmax_loss",
   "sigmoid_weights",
   "sigsoftmax",
+  "sigsoftmax_logits",
   "soft_decay",
   "softmax",
   "softmax_free_attention",
@@ -131,6 +147,7 @@ __all__ = [
   "sparsemax",
   "spread_bound",
   "t_softmax",
+  "tanh_cap",
   "topk_softmax",
   "uniform_proposal",
   "variation_ratio",
