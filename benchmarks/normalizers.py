@@ -7,6 +7,7 @@ The peers come with `pip install -e ".[bench]"`; without them their columns stay
 """
 
 import argparse
+import importlib.metadata
 import importlib.util
 import time
 from functools import partial
@@ -24,6 +25,7 @@ MAPS = {
   "softmax": ops.softmax,
   "softmax, T = 3": partial(ops.softmax, temperature=3.0),
   "softmax, masked": ops.softmax,
+  "softmax, T = 3, masked": partial(ops.softmax, temperature=3.0),
   "log_softmax": ops.log_softmax,
   "adaptive_temperature_softmax": ops.adaptive_temperature_softmax,
   "scalable_softmax": ops.scalable_softmax,
@@ -48,6 +50,7 @@ MAPS = {
 SAME = {
   "softmax, T = 3": lambda z: jax.nn.softmax(z / 3),
   "softmax, masked": lambda z, mask: jax.nn.softmax(z, where=mask),
+  "softmax, T = 3, masked": lambda z, mask: jax.nn.softmax(z / 3, where=mask),
   "log_softmax": jax.nn.log_softmax,
 }
 COLUMNS = [
@@ -69,6 +72,17 @@ def peers():
   bisected = {f"entmax, {alpha}": partial(entmax.entmax_bisect, alpha=alpha) for alpha in BISECTED}
   bound = {name: partial(function, dim=-1) for name, function in {**maps, **bisected}.items()}
   return {name: calls(function) for name, function in bound.items()}
+
+
+def packages():
+  """What the peers are, with as many threads as there are cores, or nothing without them."""
+  if not peers():
+    return {}
+  import torch
+
+  torch.set_num_threads(machine()["cores"])
+  versions = {name: importlib.metadata.version(name) for name in ("entmax", "torch")}
+  return versions | {"torch threads": torch.get_num_threads()}
 
 
 def calls(function):
@@ -114,13 +128,13 @@ def error(name, weights, z):
   return float(np.max(np.abs(np.maximum(a * y - low, 0) ** (1 / a) - np.asarray(weights))))
 
 
-def compare(name, shape, repeats, others):
+def compare(name, shape, others, *, repeats, settle):
   """Returns the rows of one map at one shape: forward, and forward with its gradient."""
   z = jax.random.normal(jax.random.key(0), shape)
   cotangent = jax.random.normal(jax.random.key(1), shape)
   z = jnp.abs(z) if name == "power_mechanism" else z
-  more = (z > -1,) if name == "softmax, masked" else ()
-  function = MAPS[name] if not more else lambda z, mask: ops.softmax(z, where=mask)
+  more = (z > -1,) if name.endswith("masked") else ()
+  function = MAPS[name] if not more else lambda z, mask: MAPS[name](z, where=mask)
   *ours, seconds = programs(function, z, cotangent, *more)
   *softmax, _ = programs(SAME.get(name, jax.nn.softmax), z, cotangent, *more)
   rows = []
@@ -128,7 +142,7 @@ def compare(name, shape, repeats, others):
     timed = {"ours": ours[i], "softmax": softmax[i]}
     if name in others:
       timed["peer"] = others[name][i](z, cotangent)
-    taken = alternate(timed, repeats)
+    taken = alternate(timed, repeats, settle)
     row = {"benchmark": name, "kind": kind, "shape": list(shape), "dtype": "float32"}
     row |= summary(taken["ours"]) | {"ratio": ratio(taken["softmax"], taken["ours"])}
     row |= {"compile_s": seconds, "error": error(name, ours[0](), np.asarray(z))}
@@ -157,16 +171,18 @@ def main():
   parser.add_argument("--maps", default=";".join(MAPS), help="names, separated by semicolons")
   parser.add_argument("--quick", action="store_true", help="one small shape")
   flags = parser.parse_args()
-  print(", ".join(f"{key} {value}" for key, value in machine().items()))
+  about = machine() | packages()
+  print(", ".join(f"{key} {value}" for key, value in about.items()))
   print(f"{'map':>29} {'kind':>8} {'shape':>9} {'ms':>8} {'/softmax':>8} {'compile s':>9}", end="")
   print(f" {'peer ms':>9} {'peer/us':>9} {'error':>9} {'its error':>9}")
   rows, others = [], peers()
+  pace = {"repeats": 3, "settle": 0.0} if flags.quick else {"repeats": 21, "settle": 0.05}
   for shape in [(128, 300)] if flags.quick else SHAPES:
     for name in flags.maps.split(";"):
-      for row in compare(name, shape, 3 if flags.quick else 21, others):
+      for row in compare(name, shape, others, **pace):
         show(row)
         rows.append(row)
-  write(flags.out, [{**row, **machine()} for row in rows])
+  write(flags.out, [row | about for row in rows])
 
 
 if __name__ == "__main__":

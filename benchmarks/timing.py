@@ -10,15 +10,15 @@ from collections.abc import Callable
 
 import jax
 
-SETTLE = 0.05
 
-
-def alternate(functions: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
+def alternate(
+  functions: dict[str, Callable], repeats: int, settle: float = 0.05
+) -> dict[str, list[float]]:
   """Returns the seconds of `repeats` calls of each function, in turns.
 
-  A call counts once its function has run alone for SETTLE seconds: by then the caches hold its own
-  numbers, and the waiting threads of the library before it (PyTorch's spin on a CPU for some 20 ms,
-  in which ours took twice as long) have gone to sleep.
+  A call counts once its function has run alone for `settle` seconds: by then the caches hold its
+  own numbers, and the waiting threads of the library before it (PyTorch's spin on a CPU for some
+  20 ms, in which ours took twice as long) have gone to sleep.
   """
   for function in functions.values():
     jax.block_until_ready(function())
@@ -27,7 +27,7 @@ def alternate(functions: dict[str, Callable], repeats: int) -> dict[str, list[fl
     progress(f"round {repeat + 1} of {repeats}")
     # Every other round backwards: nobody is always after the same neighbour.
     for name, function in list(functions.items())[:: 1 if repeat % 2 else -1]:
-      settled = time.perf_counter() + SETTLE
+      settled = time.perf_counter() + settle
       while time.perf_counter() < settled:
         jax.block_until_ready(function())
       start = time.perf_counter()
