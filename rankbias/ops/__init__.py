@@ -9,12 +9,14 @@ from rankbias.ops.adaptive_attention import adaptive_temperature_attention
 from rankbias.ops.attention import dot_product_attention
 from rankbias.ops.attention_flax import flax_attention
 from rankbias.ops.dispersion import entropy_bound, required_spread, spread_bound, weight_bounds
+from rankbias.ops.facets import multi_facet_log_probs, partitioned_logits, shifted_windows
 from rankbias.ops.fenchel_young import fenchel_young_loss
 from rankbias.ops.fitted_temperature import (
   FittedInverseTemperature,
   fit_inverse_temperature,
   fit_to_scores,
 )
+from rankbias.ops.label_encoder import drill_encoder
 from rankbias.ops.linear_cross_entropy import CrossEntropyAux, linear_cross_entropy
 from rankbias.ops.logistic import logistic_softmax, sigsoftmax
 from rankbias.ops.logit_maps import (
@@ -38,6 +40,8 @@ from rankbias.ops.margin import (
 from rankbias.ops.mechanisms import exponential_mechanism, piecewise_linear_softmax, power_mechanism
 from rankbias.ops.midx import midx_log_probability, midx_sample
 from rankbias.ops.midx_index import MidxIndex, midx_build, midx_from_codes, midx_update
+from rankbias.ops.mixtape import mixtape_logits
+from rankbias.ops.mixtures import mixture_log_probs, mixture_of_contexts_logits
 from rankbias.ops.modulated import multimax
 from rankbias.ops.normalizers import NORMALIZERS, normalizer
 from rankbias.ops.output import dft_bias, dft_kernel, dft_logits
@@ -50,6 +54,7 @@ from rankbias.ops.proposals import (
   popularity_proposal,
   uniform_proposal,
 )
+from rankbias.ops.regularizers import mean_cosine, spectrum_control
 from rankbias.ops.sampled import sampled_softmax_loss
 from rankbias.ops.search_softmax import (
   binned_search_softmax_loss,
@@ -93,6 +98,7 @@ __all__ = [
   "dft_kernel",
   "dft_logits",
   "dot_product_attention",
+  "drill_encoder",
   "entmax",
   "entmax15",
   "entropy",
@@ -110,18 +116,24 @@ __all__ = [
   "linear_cross_entropy",
   "log_softmax",
   "logistic_softmax",
+  "mean_cosine",
   "midx_build",
   "midx_from_codes",
   "midx_log_probability",
   "midx_proposal",
   "midx_sample",
   "midx_update",
+  "mixtape_logits",
+  "mixture_log_probs",
+  "mixture_of_contexts_logits",
+  "multi_facet_log_probs",
   "multimax",
   "multiplicative_margin",
   "mutual_information",
   "newton_inverse",
   "normalized_newton_inverse",
   "normalizer",
+  "partitioned_logits",
   "piecewise_linear_softmax",
   "plif",
   "plif_init",
@@ -136,6 +148,7 @@ __all__ = [
   "scalable_softmax",
   "scaled_cosines",
   "search_softmax_loss",
+  "shifted_windows",
   "sigmoid_weights",
   "sigsoftmax",
   "sigsoftmax_logits",
@@ -145,6 +158,7 @@ __all__ = [
   "softmax_plus_n",
   "softpick",
   "sparsemax",
+  "spectrum_control",
   "spread_bound",
   "t_softmax",
   "tanh_cap",

@@ -153,7 +153,7 @@ def _matmul(a, b):
 
 @jax.custom_jvp
 def _svd(x):
-  return _svd_one_at_a_time(x)
+  return svd_one_at_a_time(x)
 
 
 @_svd.defjvp
@@ -163,17 +163,18 @@ def _svd_jvp(primals, tangents):
 
 
 @jax.custom_batching.custom_vmap
-def _svd_one_at_a_time(x):
+def svd_one_at_a_time(x):
+  """Computes the thin singular value decomposition, also under `vmap`; it has no derivative."""
   u, s, vt = jnp.linalg.svd(x, full_matrices=False)
   return u, s, vt
 
 
-@_svd_one_at_a_time.def_vmap
+@svd_one_at_a_time.def_vmap
 def _svd_batch(size, batched, x):
   """Loops on a CPU, where independent batched LAPACK calls can wait for each other for ever."""
   del size, batched
   if jax.default_backend() == "cpu":
-    out = jax.lax.map(_svd_one_at_a_time, x)
+    out = jax.lax.map(svd_one_at_a_time, x)
   else:
     out = jax.vmap(partial(jnp.linalg.svd, full_matrices=False))(x)
   return tuple(out), (True, True, True)

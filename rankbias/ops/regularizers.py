@@ -1,0 +1,85 @@
+"""Loss terms against a degenerate output matrix: narrow cones and fast-decaying spectra."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Real
+
+from rankbias.ops.affine import wide
+from rankbias.ops.rows import float_dtype
+from rankbias.ops.spectral import svd_one_at_a_time
+
+
+def mean_cosine(vectors: Real[ArrayLike, "n d"]) -> Float[Array, ""]:
+  """Computes the mean cosine between two different rows, the cosine regulariser.
+
+  R = sum_(i != j) <u_i, u_j> / (n (n - 1)) = (|sum_i u_i|^2 - n) / (n (n - 1)),  u_i = x_i / |x_i|
+
+  It is 1 when all word vectors share a direction and about 0 when they spread; -1 / (n - 1) is the
+  least. Costs n d, not n^2 d. Rows of zeros have no direction and are not counted; with less than
+  two others the answer is 0. To be added to the loss with a factor, on the transposed kernel.
+
+  Example: mean_cosine([[1., 0.], [0., 2.]]) is 0, and of two equal rows 1.
+  Source: Gao et al. 2019, arXiv:1907.12009.
+  """
+  dtype = float_dtype(vectors)
+  (x,) = wide(vectors)
+  largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), -1, keepdims=True, initial=0))
+  counted = largest > 0
+  x = jnp.where(counted, x / jnp.where(counted, largest, 1), 1)  # no square under- or overflows
+  units = jnp.where(counted, x / jnp.sqrt(jnp.sum(x * x, -1, keepdims=True)), 0)
+  n = jnp.sum(counted, dtype=x.dtype)
+  pairs = jnp.sum(jnp.square(jnp.sum(units, 0))) - n
+  return (jnp.where(n > 1, pairs, 0) / jnp.maximum(n * (n - 1), 1)).astype(dtype)
+
+
+def spectrum_control(
+  left: Real[ArrayLike, "n r"],
+  values: Real[ArrayLike, "r"],
+  right: Real[ArrayLike, "m r"],
+  target: Real[ArrayLike, "entries"],
+  *,
+  frobenius: float = 1.0,
+  spectral: float = 0.0,
+  distance: float = 1.0,
+) -> Float[Array, ""]:
+  """Penalises an output matrix W = U diag(s) V^T for leaving the spectrum wished for.
+
+  R = frobenius (|U^T U - I|_F^2 + |V^T V - I|_F^2) + spectral (|U^T U - I|_2 + |V^T V - I|_2)
+      + distance sum_i (s_i - t_i)^2
+
+  The factors are the parameters, so no singular value decomposition is needed: as long as the
+  first two terms are small, s is the spectrum of W. A slowly decaying target t keeps the word
+  vectors from collapsing into a few directions. That the published terms are Frobenius and spectral
+  norms and a distance to a stored spectrum is known; a third norm of theirs is left out, and the
+  squares are a choice made here.
+
+  Args:
+    left, values, right: U, s and V.
+    target: t, as long as s and in its order.
+
+  Raises:
+    ValueError: target and values differ in length.
+
+  Example: 0 for orthonormal columns and values equal to the target.
+  Source: Wang et al. 2020, "Improving neural language generation with spectrum control", ICLR.
+  """
+  if jnp.shape(target) != jnp.shape(values):
+    raise ValueError(
+      f"target of shape {jnp.shape(target)} does not fit values of shape {jnp.shape(values)}: pass "
+      "one target for each singular value."
+    )
+  dtype = float_dtype(values)
+  left, values, right, target = wide(left, values, right, target)
+  total = distance * jnp.sum(jnp.square(values - target))
+  for factor in (left, right):
+    excess = jnp.matmul(factor.T, factor) - jnp.eye(factor.shape[1], dtype=factor.dtype)
+    total += frobenius * jnp.sum(jnp.square(excess))
+    if spectral:
+      total += spectral * _spectral_norm(excess)
+  return total.astype(dtype)
+
+
+def _spectral_norm(matrix):
+  """Returns the largest singular value s = u^T M v, whose derivative is that of u and v held."""
+  u, _, vt = svd_one_at_a_time(jax.lax.stop_gradient(matrix))
+  return jnp.sum(u[:, 0] * jnp.matmul(matrix, vt[0]))
