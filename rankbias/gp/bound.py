@@ -34,6 +34,11 @@ def elbo(
   The published training loss differs from minus this: it adds sum_i alpha (1 - 1 / C) and drops the
   line of omega and constants, so that it is no bound, and need not rise.
 
+  Raises:
+    ValueError: as `mean_field`.
+
+  Example: with K = ones((2, 1, 1)), one input of label 0, elbo(mean_field(K, [0]), K, [0]) is
+  -1.0985; log p(labels) is log .5 = -.6931.
   Source: the model of Galy-Fajou et al. 2019, arXiv:1905.09670, with f / tau in place of f.
   """
   kernel, targets = prepare(kernel, labels, temperature)

@@ -65,6 +65,12 @@ def mean_field_init(
   """Returns the state in which q(f) is the prior and the other factors follow from it.
 
   Nothing is random, unlike in the published code. Arguments are those of `mean_field`.
+
+  Raises:
+    ValueError: as `mean_field`.
+
+  Example: mean_field_init(K, labels, prior_mean=-1.0).mean is -1 everywhere.
+  Source: Ke et al. 2023, arXiv:2310.10379; this start is our own.
   """
   kernel, targets = prepare(kernel, labels, temperature)
   covariance = with_diagonal(kernel, jitter)
@@ -108,6 +114,11 @@ def mean_field_update(
 
   The other arguments are those of `mean_field`.
 
+  Raises:
+    ValueError: as `mean_field`.
+
+  Example: with K = ones((2, 1, 1)), mean_field_update(mean_field_init(K, [0]), K, [0]).mean is
+  [[.3032], [-.1051]]: the latent of the right class has risen.
   Source: Ke et al. 2023, arXiv:2310.10379.
   """
   kernel, targets = prepare(kernel, labels, temperature)

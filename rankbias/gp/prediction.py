@@ -28,6 +28,7 @@ def posterior(
 
   The other arguments are those of `mean_field`.
 
+  Example: posterior(mean_field_init(K, labels), K, K_cross, K_test) is the prior, (0, K_test).
   Source: Ke et al. 2023, arXiv:2310.10379.
   """
   factor = factorize(jnp.asarray(kernel), jitter)
@@ -51,6 +52,7 @@ def predictive_probabilities(
   inputs, so the draws are independent: pass `jnp.diagonal(covariance, axis1=1, axis2=2)`. The error
   falls as 1 / sqrt(num_samples).
 
+  Example: predictive_probabilities(key, zeros((2, 1)), zeros((2, 1))) is [[.5, .5]].
   Source: Ke et al. 2023, arXiv:2310.10379.
   """
   mean, variance = jnp.asarray(mean), jnp.asarray(variance)

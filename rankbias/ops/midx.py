@@ -28,6 +28,8 @@ def midx_log_probability(
   Raises:
     ValueError: query does not fit the index, or item_ids does not start with query's batch shape.
 
+  Example: with index = midx_from_codes(([[0.], [1.]], [[0.], [1.]]), [[0, 0], [1, 1]]), of scores
+  0 and 1 for the query [1., 0.], midx_log_probability(index, [1., 0.], 1) is -.3133.
   Source: Chen et al. 2025, arXiv:2501.08563.
   """
   query, item_ids = jnp.asarray(query), jnp.asarray(item_ids)

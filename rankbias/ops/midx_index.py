@@ -53,7 +53,8 @@ def midx_build(
       scores -|q - x_j|^2 / 2. An item of weight -inf is never drawn. None is 0.
 
   Raises:
-    ValueError: fewer than two coordinates, no items, num_codewords or num_iterations < 1.
+    ValueError: fewer than two coordinates, no items, num_codewords or num_iterations < 1, or
+      log_weights that are NaN, +inf or all -inf.
 
   Example: midx_build(items, num_codewords=32, key=jax.random.key(0)).
   Source: Chen et al. 2025, arXiv:2501.08563; the index of Babenko & Lempitsky 2012.
@@ -80,6 +81,10 @@ def midx_update(
 
   As `midx_build`, whose arguments these are; 0 iterations keep the codebooks and reassign items.
   `log_weights` are not taken from the old index.
+
+  Raises:
+    ValueError: items of another width than those of the index, num_iterations < 0, or log_weights
+      that `midx_build` refuses.
 
   Example: midx_update(index, items) after every epoch.
   Source: Chen et al. 2025, arXiv:2501.08563.
@@ -108,7 +113,7 @@ def midx_from_codes(
     log_weights: as in `midx_build`.
 
   Raises:
-    ValueError: a code names no codeword.
+    ValueError: a code names no codeword, or log_weights that `midx_build` refuses.
 
   Example: midx_from_codes((first, second), [[0, 1], [2, 0]]).
   Source: Chen et al. 2025, arXiv:2501.08563.

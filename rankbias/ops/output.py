@@ -50,6 +50,7 @@ def dft_kernel(
   Raises:
     ValueError: 2k + 1 is more than the number of labels, or k is negative.
 
+  Example: dft_kernel(0, 4) is [[.5, .5, .5, .5]].
   Source: Grivas, Vergari & Lopez 2024, arXiv:2310.10443.
   """
   _checked_size(2 * k + 1, num_labels)
@@ -66,6 +67,7 @@ def dft_bias(k: int, num_labels: int, dtype: DTypeLike = jnp.float32) -> Float[A
   Raises:
     ValueError: not 1 <= k < N / 2.
 
+  Example: dft_bias(1, 4) is [-2.1972, 0., 0.], the first 2 log(1 / 3).
   Source: Grivas, Vergari & Lopez 2024, arXiv:2310.10443.
   """
   _checked_size(2 * k + 1, num_labels)

@@ -70,6 +70,9 @@ def binned_search_softmax_loss(
     modulation: a_1 .. a_bins; the published code has 10, (-1, 0, ..., 0) at the start.
     logits, labels, scale, axis, where: as in `search_softmax_loss`.
 
+  Raises:
+    ValueError: labels are not integers of that shape.
+
   Example: binned_search_softmax_loss(logits, labels, modulation=-np.eye(10)[0]).
   Source: Wang et al. 2020, arXiv:2007.06542 (the local variant of its code).
   """

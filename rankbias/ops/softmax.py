@@ -48,6 +48,9 @@ def log_softmax(
   log p_i = z_i / T - log sum_j exp(z_j / T). Masked entries are -inf, constants without gradient,
   and so is a row without any entry. Arguments are those of `softmax`.
 
+  Raises:
+    ValueError: a temperature known before tracing is not positive.
+
   Example: log_softmax([0., 0.]) is [-.6931, -.6931].
   Source: Masarczyk et al. 2025, arXiv:2506.01562, equation 1.
   """
@@ -65,6 +68,9 @@ def entropy(
 
   H = -sum_i p_i log p_i, between 0 and log(number of unmasked entries). Computed from the logits,
   so that no epsilon is needed; 0 for a row without any entry. Arguments are those of `softmax`.
+
+  Raises:
+    ValueError: a temperature known before tracing is not positive.
 
   Example: entropy([0., 0.]) is log 2 = .6931.
   Source: Shannon 1948, "A mathematical theory of communication".

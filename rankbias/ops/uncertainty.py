@@ -46,6 +46,9 @@ def expected_entropy(
 
   mean_t H(p_t), at most `predictive_entropy`. Arguments are those of `predictive_entropy`.
 
+  Raises:
+    ValueError: there is no sample.
+
   Example: expected_entropy([[1., 0.], [0., 1.]]) is 0: each sample is sure.
   Source: Depeweg et al. 2018, arXiv:1710.07283.
   """
@@ -66,6 +69,9 @@ def mutual_information(
   entropies has an error of about 1e-7 in float32, and so no right digit where the samples nearly
   agree. Clamped at 0, since rounding is all that can bring it below. Arguments are those of
   `predictive_entropy`.
+
+  Raises:
+    ValueError: there is no sample.
 
   Example: mutual_information([[1., 0.], [0., 1.]]) is log 2 = .6931: sure, and contrary.
   Source: Houlsby et al. 2011, arXiv:1112.5745 (BALD).

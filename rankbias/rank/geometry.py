@@ -67,6 +67,7 @@ def neural_collapse(
   Raises:
     ValueError: global_mean is unknown, or kernel has another number of classes.
 
+  Example: neural_collapse([[1.], [1.], [-1.]], [0, 0, 1], num_classes=2) has nc1, cdnv, nc2 of 0.
   Source: Papyan, Han & Donoho 2020, arXiv:2008.08186; CDNV: Galanti, Gyorgy & Hutter 2021,
   arXiv:2112.15121.
   """
@@ -105,6 +106,7 @@ def class_statistics(
   Means are corrected by the mean of the residuals, so that float32 keeps the variance of features
   that are nearly collapsed. Labels outside 0..K-1 count nowhere.
 
+  Example: class_statistics([[1.], [3.], [5.]], [0, 0, 1], num_classes=2).means is [[2.], [5.]].
   Source: Chan, Golub & LeVeque 1983, The American Statistician 37(3) (corrected two-pass).
   """
   x = jnp.asarray(features)

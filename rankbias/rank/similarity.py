@@ -54,6 +54,7 @@ def rbf_cka(
   Raises:
     ValueError: as `linear_cka`.
 
+  Example: rbf_cka(x, 2 * x + 3) is 1.
   Source: Kornblith et al. 2019, arXiv:1905.00414.
   """
   x, y = _checked(x, y, debiased)
