@@ -15,13 +15,6 @@ from scipy.stats import rankdata
 from rankbias import ops
 from rankbias.evaluate.predictor import Predictor, batches
 
-SCORES = {
-  "predictive_entropy": ops.predictive_entropy,
-  "expected_entropy": ops.expected_entropy,
-  "mutual_information": ops.mutual_information,
-  "variation_ratio": ops.variation_ratio,
-}
-
 
 def uncertainty(
   predictor: Predictor,
@@ -75,14 +68,14 @@ def uncertainty(
 def summary(values: dict[str, np.ndarray]) -> dict[str, Any]:
   """Means over images of what `_per_image` found, and how well each score tells errors."""
   wrong = values["averaged_right"] == 0
-  auroc = {name: separation(values[name], wrong) for name in SCORES}
+  auroc = {name: separation(values[name], wrong) for name in ops.UNCERTAINTIES}
   auroc["deterministic"] = separation(
     values["deterministic_entropy"], values["deterministic_right"] == 0
   )
   mean = {name: float(np.mean(v, dtype=np.float64)) for name, v in values.items()}
   return {
     "images": len(wrong),
-    **{name: mean[name] for name in SCORES},
+    **{name: mean[name] for name in ops.UNCERTAINTIES},
     **{
       kind: {"loss": mean[f"{kind}_loss"], "accuracy": mean[f"{kind}_right"]}
       for kind in ("averaged", "deterministic")
@@ -130,7 +123,7 @@ def _per_image(log_probs, plain, y):
   """
   probabilities = jnp.exp(log_probs)
   averaged = jax.nn.logsumexp(log_probs, 0) - np.log(len(log_probs))
-  values = {name: score(probabilities) for name, score in SCORES.items()}
+  values = {name: score(probabilities) for name, score in ops.UNCERTAINTIES.items()}
   for kind, log_p in (("averaged", averaged), ("deterministic", plain)):
     values[f"{kind}_loss"] = -jnp.take_along_axis(log_p, y[:, None], -1)[:, 0]
     values[f"{kind}_right"] = jnp.argmax(log_p, -1) == y

@@ -71,6 +71,7 @@ from rankbias.ops.sparse import entmax, entmax15, sparsemax
 from rankbias.ops.spectral import soft_decay
 from rankbias.ops.truncated import r_softmax, t_softmax, topk_softmax
 from rankbias.ops.uncertainty import (
+  UNCERTAINTIES,
   expected_entropy,
   mutual_information,
   predictive_entropy,
@@ -81,6 +82,7 @@ from rankbias.ops.unnormalized import sigmoid_weights, softmax_plus_n, softpick
 __all__ = [
   "MARGINS",
   "NORMALIZERS",
+  "UNCERTAINTIES",
   "CrossEntropyAux",
   "FittedInverseTemperature",
   "MidxIndex",

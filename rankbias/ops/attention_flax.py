@@ -29,7 +29,9 @@ def flax_attention(
   mean of all values).
 
   Args:
-    normalizer, scale: as in `dot_product_attention`.
+    normalizer, scale: as in `dot_product_attention`; own arguments of the map are bound by
+      functools.partial(topk_softmax, k=16). `power_mechanism` needs values that are not negative,
+      such as jax.nn.softplus of the logits.
 
   Example: nn.MultiHeadDotProductAttention(num_heads=8, attention_fn=flax_attention(sparsemax)).
   Source: Vaswani et al. 2017, arXiv:1706.03762, equation 1; Flax, flax.linen.attention.

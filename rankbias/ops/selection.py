@@ -11,7 +11,7 @@ def kth_smallest(values, index, axis: Axis):
 
   Exact for every float (NaN counts as largest, subnormals as zero); a constant of the derivative.
   Each pass over the rows counts how many entries lie below a candidate and settles one bit of the
-  result: on a CPU that is over ten times faster than a sort or `jax.lax.top_k`.
+  result.
 
   Args:
     index: integers from 0, one number a row (size 1 along axis), may be traced.

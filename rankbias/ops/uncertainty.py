@@ -1,5 +1,6 @@
 """How unsure is an ensemble of predictions, by the data or by the model? Entropies and votes."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -103,6 +104,15 @@ def variation_ratio(
   Source: Gal 2016, "Uncertainty in deep learning" (thesis).
   """
   return _variation_ratio(_checked(probabilities), where, of_mean=of_mean)
+
+
+# f(probabilities, *, where=None) -> one number for each prediction.
+UNCERTAINTIES: dict[str, Callable[..., Array]] = {
+  "predictive_entropy": predictive_entropy,
+  "expected_entropy": expected_entropy,
+  "mutual_information": mutual_information,
+  "variation_ratio": variation_ratio,
+}
 
 
 @jax.jit

@@ -65,6 +65,10 @@ class TestGolden:
     assert np.sum(~np.isclose(expected, other)) == 2
 
 
+def test_every_measure_is_found_by_its_name():
+  assert ops.UNCERTAINTIES == MEASURES
+
+
 def test_entropies_are_those_of_scipy():
   p = draws()
   np.testing.assert_allclose(
