@@ -1,4 +1,4 @@
-"""Draws the softmax family: on one vector, on three logits, and on rows that grow.
+"""Draws the softmax family: on one vector, on three logits, and on rows that grow, with numbers.
 
 python examples/softmax_family.py --out=docs/figures
 
@@ -10,7 +10,7 @@ softmax_family_length: what a logit that leads n - 1 equal ones by g = 5 gets, a
   1 where s g > 1, and entmax all where g >= 1 / (alpha - 1). Adaptive temperature stops sharpening
   where the entropy of softmax leaves the range of its fit, at 5.945 nats.
 
-Takes half a minute.
+It prints the numbers of the last one. Takes half a minute.
 """
 
 import argparse
@@ -169,13 +169,32 @@ def _first_weight(ax, z, first, others):
   ax.grid(visible=False)
 
 
-def shares(normalizer, lengths):
-  """Returns what the logit HIGH gets among n - 1 of LOW, and what those get, for every n."""
+def rows(lengths):
+  """Returns the logit HIGH among n - 1 of LOW for every n, a row each, and which entries exist."""
   logits = np.full((len(lengths), max(lengths)), LOW, np.float32)
   logits[:, 0] = HIGH
-  where = np.arange(max(lengths)) < np.asarray(lengths)[:, None]
+  return logits, np.arange(max(lengths)) < np.asarray(lengths)[:, None]
+
+
+def shares(normalizer, lengths):
+  """Returns what the logit HIGH gets among n - 1 of LOW, and what those get, for every n."""
+  logits, where = rows(lengths)
   weights = np.asarray(normalizer(logits, where=where))
   return weights[:, 0], weights[:, 1:].sum(1)
+
+
+def length_table(longest=2**16):
+  """Returns the numbers of `draw_length` as text, and where adaptive temperature sharpens."""
+  lengths = [n for n in (16, 64, 256, 1024, 2**16) if n <= longest]
+  lines = [" " * 29 + "".join(f"{f'n = {n:,}':>18}" for n in lengths)]
+  for name, (normalizer, _) in LENGTH_MAPS.items():
+    pairs = zip(*shares(normalizer, lengths), strict=True)
+    cells = [f"{f'{kept:.4g} ({lost:.0e})':>18}" for kept, lost in pairs]
+    lines.append(f"{name.replace('$', ''):<29}" + "".join(cells))
+  every = np.arange(2, min(longest, 1024) + 1)
+  logits, where = rows(every)
+  sharp = every[ops.entropy_polynomial(ops.entropy(logits, where=where)) > 1]
+  return "\n".join([*lines, f"adaptive temperature sharpens from n = {sharp[0]} to {sharp[-1]}"])
 
 
 def draw_length(longest=2**16):
@@ -218,6 +237,7 @@ def main(arguments=None):
     }
     for name, figure in figures.items():
       style.save(figure, flags.out / f"softmax_family_{name}", [flags.format])
+  print("weight of the logit ahead (of all others)", length_table(flags.longest), sep="\n")
 
 
 if __name__ == "__main__":

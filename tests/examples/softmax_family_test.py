@@ -159,6 +159,20 @@ class TestLength:
     assert helped == {2: False, 16: False, 64: True, 300: True, 2048: False}
     assert kept[2] > 0.99 and kept[3] > 0.99 > 0.1 > kept[4]
 
+  def test_the_numbers_that_are_printed(self):
+    heads, *lines, last = family.length_table(300).splitlines()
+    assert heads.split() == ["n", "=", "16", "n", "=", "64", "n", "=", "256"]
+    assert [line[:29].strip() for line in lines] == [n.replace("$", "") for n in family.LENGTH_MAPS]
+    p = softmax_share(np.array([16, 64, 256]))
+    assert lines[0][29:].split()[::2] == [f"{kept:.4g}" for kept in p]
+    assert lines[-1].split()[1:] == ["1", "(0e+00)"] * 3
+    n = np.arange(2, 301)
+    p = softmax_share(n)
+    entropy = np.log(np.exp(GAP) + n - 1) - GAP * p
+    fit = np.polyval([-0.037, 0.481, -2.3, 4.917, -1.791], entropy)
+    sharp = n[(entropy > 0.5) & (fit > 1)]
+    assert last == f"adaptive temperature sharpens from n = {sharp[0]} to {sharp[-1]}"
+
   def test_what_is_exactly_zero_is_said_and_not_drawn(self):
     with style.styled():
       left, right = family.draw_length(LONGEST).axes
