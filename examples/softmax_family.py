@@ -189,7 +189,7 @@ def length_table(longest=2**16):
   lines = [" " * 29 + "".join(f"{f'n = {n:,}':>18}" for n in lengths)]
   for name, (normalizer, _) in LENGTH_MAPS.items():
     pairs = zip(*shares(normalizer, lengths), strict=True)
-    cells = [f"{f'{kept:.4g} ({lost:.0e})':>18}" for kept, lost in pairs]
+    cells = [f"{f'{kept:.3g} ({lost:.0e})':>18}" for kept, lost in pairs]
     lines.append(f"{name.replace('$', ''):<29}" + "".join(cells))
   every = np.arange(2, min(longest, 1024) + 1)
   logits, where = rows(every)

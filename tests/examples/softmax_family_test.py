@@ -164,7 +164,7 @@ class TestLength:
     assert heads.split() == ["n", "=", "16", "n", "=", "64", "n", "=", "256"]
     assert [line[:29].strip() for line in lines] == [n.replace("$", "") for n in family.LENGTH_MAPS]
     p = softmax_share(np.array([16, 64, 256]))
-    assert lines[0][29:].split()[::2] == [f"{kept:.4g}" for kept in p]
+    assert lines[0][29:].split()[::2] == [f"{kept:.3g}" for kept in p]
     assert lines[-1].split()[1:] == ["1", "(0e+00)"] * 3
     n = np.arange(2, 301)
     p = softmax_share(n)
