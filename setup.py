@@ -40,6 +40,7 @@ setup(
       "beartype>=0.18",
       "hypothesis>=6.100",
       "ipykernel>=6",
+      "ipywidgets>=8",
       "nbclient>=0.10",
       "nbformat>=5",
       "pytest>=8",

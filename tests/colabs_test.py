@@ -44,6 +44,13 @@ class TestNotebook:
       long = [n for n in ast.walk(ast.parse(plain)) if isinstance(n, kinds) and len(n.body) > 5]
       assert long == []
 
+  def check_sliders(self, path, widgets):
+    """A widget shows the error of its callback and the cell goes on, so that it is asked here."""
+    shown = [output for state in widgets for output in state.get("outputs", [])]
+    assert [output for output in shown if output["output_type"] == "error"] == []
+    drawn = any("image/png" in output.get("data", {}) for output in shown)
+    assert drawn == ("ipywidgets" in path.read_text())
+
   @pytest.mark.slow
   def test_runs_from_top_to_bottom(self, path, tmp_path, monkeypatch):
     monkeypatch.setenv("SMOKE", "1")
@@ -55,5 +62,6 @@ class TestNotebook:
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     figures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(figures) >= 3
+    self.check_sliders(path, client.widget_state.values())
     results = [json.loads(result.read_text()) for result in tmp_path.rglob("result.json")]
     assert [len(result["members"]) for result in results] == TRAINED[path.stem]
