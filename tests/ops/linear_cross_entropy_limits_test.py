@@ -1,0 +1,81 @@
+"""The streamed cross-entropy: what it keeps, how many products it takes, and what it refuses."""
+
+import jax
+import numpy as np
+import pytest
+
+from rankbias import ops
+
+
+def equations(closed):
+  """All equations of a jaxpr, inner jaxprs included."""
+  for equation in closed.jaxpr.eqns:
+    yield equation
+    for inner in jax.tree.leaves(
+      tuple(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")
+    ):
+      if hasattr(inner, "jaxpr") and hasattr(inner.jaxpr, "eqns"):
+        yield from equations(inner)
+
+
+def training(reduction, tokens=512, classes=1030):
+  """The gradient of a loss with a map, and its arguments."""
+  rng = np.random.default_rng(3)
+  arrays = [rng.normal(size=s).astype("f4") for s in ((tokens, 8), (8, classes), 50)]
+  labels = rng.integers(0, classes, tokens)
+
+  def objective(h, w, p):
+    options = {"chunk": (64, 128), "logit_map": ops.plif_map(p, bound=5.0)}
+    return ops.linear_cross_entropy(h, w, labels, reduction=reduction, **options)[0].sum()
+
+  return jax.value_and_grad(objective, (0, 1, 2)), arrays
+
+
+@pytest.mark.parametrize(("reduction", "products"), [(None, 4), ("mean", 3)])
+def test_no_array_holds_all_logits_and_products_are_few(reduction, products):
+  function, arrays = training(reduction)
+  found = list(equations(jax.make_jaxpr(function)(*arrays)))
+  largest = max(np.prod(x.aval.shape, initial=1) for e in found for x in e.outvars)
+  blocks = 64 * (1 if reduction is None else 9) * 128
+  assert largest <= max(blocks, 8 * 1030) < 512 * 1030 / 7
+  assert sum(e.primitive.name == "dot_general" for e in found) == products
+
+
+@pytest.mark.parametrize("reduction", [None, "mean"])
+def test_memory(reduction):
+  function, arrays = training(reduction, 2048)
+  compiled = jax.jit(function).lower(*arrays).compile()
+  # Four blocks of 64 tokens and the gradient of the kernel, against 8.4 MB of logits.
+  assert compiled.memory_analysis().temp_size_in_bytes < 2048 * 1030 * 4 / 6
+
+
+H, W, Y = np.ones((2, 3, 4), "f4"), np.ones((4, 5), "f4"), np.zeros((2, 3), int)
+REFUSED = {
+  "label too large": ((H, W, Y + 5), {}, r"labels hold 5, and the classes are 0\.\.4"),
+  "negative label": ((H, W, Y - 1), {"where": Y == 0}, "labels hold -1"),
+  "layout": ((H, W, Y), {"kernel_layout": "vh"}, "kernel_layout = 'vh'"),
+  "transposed": ((H, W, Y), {"kernel_layout": "vd"}, r"\(4, 5\).*'vd' needs \[V, d\]"),
+  "no classes": ((H, W[:, :0], Y), {}, r"kernel of shape \(4, 0\)"),
+  "reduction": ((H, W, Y), {"reduction": "sum"}, "reduction = 'sum'"),
+  "shape of labels": ((H, W, Y[0]), {}, r"labels of shape \(3,\).*\(2, 3\)"),
+  "bias": ((H, W, Y), {"bias": H[0, 0]}, r"bias of shape \(4,\) must be \(5,\)"),
+  "where": ((H, W, Y), {"where": Y[:, :2] == 0}, "where of shape"),
+  "temperature": ((H, W, Y), {"temperature": 0.0}, "temperature = 0.0 must be positive"),
+  "chunk 0": ((H, W, Y), {"chunk": 0}, r"chunk = \(0, 0\)"),
+  "chunk of a block": ((H, W, Y), {"chunk": (4, 0)}, r"chunk = \(4, 0\)"),
+  "three chunks": ((H, W, Y), {"chunk": (4, 2, 2)}, "one or two numbers"),
+  "map": ((H, W, Y), {"logit_map": lambda z: z.sum()}, "it must map every entry"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_arguments(case):
+  arguments, options, message = REFUSED[case]
+  with pytest.raises(ValueError, match=message):
+    ops.linear_cross_entropy(*arguments, **options)
+
+
+def test_labels_of_tokens_left_out_are_not_checked():
+  where = np.array([[True, True, False], [True, True, True]])
+  loss, _ = ops.linear_cross_entropy(H, W, np.where(where, 0, -100), where=where)
+  np.testing.assert_allclose(loss, np.where(where, np.log(5), 0), rtol=1e-6)
