@@ -19,7 +19,8 @@ def partitioned_logits(
 
   z_v = <facet_(v mod P), w_v> + b_v
 
-  The cost is that of a linear layer; the rank of z is at most P d.
+  The cost is that of a linear layer; the rank of z is at most P d. Facets that are linear maps of
+  some features have no more to give: the rank is then at most the number of these, too.
 
   Raises:
     ValueError: shapes do not fit.
@@ -30,6 +31,11 @@ def partitioned_logits(
   """
   dtype = float_dtype(facets)
   facets, kernel, bias = checked_affine("facets", facets, kernel, bias)
+  return _partitioned(facets, kernel, bias).astype(dtype)
+
+
+@jax.jit
+def _partitioned(facets, kernel, bias):
   parts, classes = facets.shape[-2], kernel.shape[1]
   rows = -(-classes // parts)
   kernel = jnp.pad(kernel, ((0, 0), (0, rows * parts - classes))).reshape(-1, rows, parts)
@@ -37,7 +43,7 @@ def partitioned_logits(
   logits = logits.reshape(*logits.shape[:-2], -1)[..., :classes]
   if bias is not None:
     logits = logits + bias.reshape((1,) * (logits.ndim - 1) + bias.shape)
-  return logits.astype(dtype)
+  return logits
 
 
 def multi_facet_log_probs(

@@ -44,6 +44,13 @@ def mixtape_logits(
   dtype = float_dtype(contexts)
   contexts, kernel, bias = checked_affine("contexts", contexts, kernel, bias)
   _check(contexts, gate_contexts, gate_logits, kernel, gate_kernel, gate_bias)
+  gates = gate_contexts, gate_logits, gate_kernel, gate_bias
+  return _mixtape(contexts, kernel, bias, gates).astype(dtype)
+
+
+@jax.jit
+def _mixtape(contexts, kernel, bias, gates):
+  gate_contexts, gate_logits, gate_kernel, gate_bias = gates
   shared = [r[..., None] for r in jnp.moveaxis(jnp.asarray(gate_logits, contexts.dtype), -1, 0)]
   frequent = jnp.shape(gate_kernel)[1]
   g = jnp.moveaxis(contexts, -2, 0)
@@ -57,7 +64,7 @@ def mixtape_logits(
   logits = jnp.concatenate([logits, rare], -1)
   if bias is not None:
     logits = logits + bias.reshape((1,) * (logits.ndim - 1) + bias.shape)
-  return logits.astype(dtype)
+  return logits
 
 
 def _mixed(gates, leaves):

@@ -78,8 +78,13 @@ def mixture_of_contexts_logits(
   _check_components(prior_logits, contexts)
   dtype = float_dtype(contexts)
   contexts, kernel, bias = checked_affine("contexts", contexts, kernel, bias)
+  return _mixed_contexts(prior_logits, contexts, kernel, bias).astype(dtype)
+
+
+@jax.jit
+def _mixed_contexts(prior_logits, contexts, kernel, bias):
   weights = normalize(jnp.asarray(prior_logits, contexts.dtype), -1)
-  return affine(jnp.sum(weights[..., None] * contexts, -2), kernel, bias).astype(dtype)
+  return affine(jnp.sum(weights[..., None] * contexts, -2), kernel, bias)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,5 +1,7 @@
 """Loss terms against a degenerate output matrix: narrow cones and fast-decaying spectra."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
@@ -21,7 +23,11 @@ def mean_cosine(vectors: Real[ArrayLike, "n d"]) -> Float[Array, ""]:
   Example: mean_cosine([[1., 0.], [0., 2.]]) is 0, and of two equal rows 1.
   Source: Gao et al. 2019, arXiv:1907.12009.
   """
-  dtype = float_dtype(vectors)
+  return _mean_cosine(vectors)
+
+
+@jax.jit
+def _mean_cosine(vectors):
   (x,) = wide(vectors)
   largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), -1, keepdims=True, initial=0))
   counted = largest > 0
@@ -29,7 +35,7 @@ def mean_cosine(vectors: Real[ArrayLike, "n d"]) -> Float[Array, ""]:
   units = jnp.where(counted, x / jnp.sqrt(jnp.sum(x * x, -1, keepdims=True)), 0)
   n = jnp.sum(counted, dtype=x.dtype)
   pairs = jnp.sum(jnp.square(jnp.sum(units, 0))) - n
-  return (jnp.where(n > 1, pairs, 0) / jnp.maximum(n * (n - 1), 1)).astype(dtype)
+  return (jnp.where(n > 1, pairs, 0) / jnp.maximum(n * (n - 1), 1)).astype(float_dtype(vectors))
 
 
 def spectrum_control(
@@ -38,9 +44,9 @@ def spectrum_control(
   right: Real[ArrayLike, "m r"],
   target: Real[ArrayLike, "entries"],
   *,
-  frobenius: float = 1.0,
-  spectral: float = 0.0,
-  distance: float = 1.0,
+  frobenius: Real[ArrayLike, ""] = 1.0,
+  spectral: Real[ArrayLike, ""] = 0.0,
+  distance: Real[ArrayLike, ""] = 1.0,
 ) -> Float[Array, ""]:
   """Penalises an output matrix W = U diag(s) V^T for leaving the spectrum wished for.
 
@@ -68,13 +74,20 @@ def spectrum_control(
       f"target of shape {jnp.shape(target)} does not fit values of shape {jnp.shape(values)}: pass "
       "one target for each singular value."
     )
-  dtype = float_dtype(values)
+  factors = frobenius, spectral, distance
+  norms = isinstance(spectral, jax.Array) or bool(spectral)  # or no decomposition is made
+  return _spectrum_control(left, values, right, target, factors, norms=norms)
+
+
+@partial(jax.jit, static_argnames="norms")
+def _spectrum_control(left, values, right, target, factors, *, norms):
+  dtype, (frobenius, spectral, distance) = float_dtype(values), factors
   left, values, right, target = wide(left, values, right, target)
   total = distance * jnp.sum(jnp.square(values - target))
   for factor in (left, right):
     excess = jnp.matmul(factor.T, factor) - jnp.eye(factor.shape[1], dtype=factor.dtype)
     total += frobenius * jnp.sum(jnp.square(excess))
-    if spectral:
+    if norms:
       total += spectral * _spectral_norm(excess)
   return total.astype(dtype)
 
