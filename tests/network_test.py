@@ -75,6 +75,16 @@ def test_training_drops_features_anew_at_every_step(source):
   assert loss(0, rate=0.0) == loss(1, rate=0.0)
 
 
+@pytest.mark.parametrize("name", ["mixture_of_softmaxes", "plif"])
+def test_other_heads_train_through_the_same_loss(source, name):
+  config = tiny(dtype="float32")
+  config.head.name = name
+  loss, gradients = loss_and_gradient(config, source)
+  assert 0 < loss < 10
+  for gradient in jax.tree.leaves(gradients["head"]):
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
 def test_dropout_does_not_draw_what_augmentation_draws():
   """Both derive from an image's key: augmentation splits it, dropout folds a number in."""
   key = jax.random.key(0)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from rankbias.models.heads import HEADS, LinearHead
+from rankbias.models.heads import HEADS, Head, LinearHead, MixtureHead
 from rankbias.models.mlp import MLP
 from rankbias.models.resnet import ResNet
 from rankbias.models.set_attention import SetAttention
@@ -35,7 +35,9 @@ __all__ = [
   "MLP",
   "MODELS",
   "VGG",
+  "Head",
   "LinearHead",
+  "MixtureHead",
   "ResNet",
   "SetAttention",
   "Transformer",
