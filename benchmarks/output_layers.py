@@ -1,6 +1,6 @@
 """Times output layers with their cross-entropy, forward and backward, beside the dense softmax.
 
-  python benchmarks/output_layers.py --out=output_layers.jsonl     an hour on two idle cores
+  python benchmarks/output_layers.py --out=output_layers.jsonl
   python benchmarks/output_layers.py --tokens=1024 --classes=8000
   python benchmarks/output_layers.py --quick                       seconds
 
