@@ -5,14 +5,14 @@ written for one member.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from rankbias.evaluate.accuracy import accuracy
 from rankbias.evaluate.exact_match import exact_match
 from rankbias.evaluate.predictor import Predictor
 from rankbias.evaluate.remedies import as_specs
-from rankbias.evaluate.retrieval import retrieval
+from rankbias.evaluate.retrieval import check_fit, fit_head, retrieval
 from rankbias.evaluate.sharpness import row_sharpness, sharpness, sharpness_against_count
 from rankbias.evaluate.spectra import measure_layers, spectra
 from rankbias.evaluate.uncertainty import uncertainty
@@ -26,6 +26,7 @@ EVALUATIONS = {
 }
 
 LEAST = {"samples": 2}  # of options that count; 1 elsewhere
+COUNTS = ("sizes",)  # options that hold several counts
 # What a field of the config must be for an evaluation, in words and as a test.
 NEEDS = {
   "uncertainty": ("model.dropout", "above 0", lambda rate: (rate or 0) > 0),
@@ -38,6 +39,7 @@ __all__ = [
   "Predictor",
   "accuracy",
   "check_options",
+  "check_splits",
   "exact_match",
   "measure_layers",
   "retrieval",
@@ -59,16 +61,7 @@ def check_options(chosen: Mapping[str, Mapping[str, Any]], fields: Mapping[str, 
   for name, options in chosen.items():
     if name not in EVALUATIONS:
       raise ValueError(f"evaluate.{name} is unknown; use {', '.join(EVALUATIONS)}")
-    parameters = inspect.signature(EVALUATIONS[name]).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "others"]
-    for option, value in options.items():
-      if option not in known:
-        raise ValueError(
-          f"evaluate.{name}.{option} is unknown; use {', '.join(known) or 'no option'}"
-        )
-      least = LEAST.get(option, 1)
-      if isinstance(value, int) and value < least:
-        raise ValueError(f"evaluate.{name}.{option}={value} must be at least {least}")
+    _check_own(f"evaluate.{name}", EVALUATIONS[name], options)
     field, words, holds = NEEDS.get(name, ("", "", lambda value: True))
     if not holds(fields.get(field)):
       raise ValueError(
@@ -77,3 +70,34 @@ def check_options(chosen: Mapping[str, Mapping[str, Any]], fields: Mapping[str, 
       )
     if options.get("remedies"):
       as_specs(options["remedies"])
+    if options.get("fit"):
+      _check_own(f"evaluate.{name}.fit", fit_head, options["fit"])
+      check_fit(options["fit"])
+
+
+def check_splits(chosen: Mapping[str, Mapping[str, Any]], splits: Collection[str]) -> None:
+  """Raises for an evaluation of a split that the data do not have.
+
+  Args:
+    chosen: {evaluation: options}, of which those without an option `split` read what there is.
+  """
+  for name, options in chosen.items():
+    parameter = inspect.signature(EVALUATIONS[name]).parameters.get("split")
+    split = parameter and options.get("split", parameter.default)
+    if split and split not in splits:
+      raise ValueError(f"evaluate.{name}.split={split!r}: the data have {', '.join(splits)}")
+
+
+def _check_own(path: str, function: Callable, options: Mapping[str, Any]) -> None:
+  """Raises for options that the function does not have, and for counts that are too small."""
+  parameters = inspect.signature(function).parameters.values()
+  known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "others"]
+  for option, value in options.items():
+    if option not in known:
+      raise ValueError(f"{path}.{option} is unknown; use {', '.join(known) or 'no option'}")
+    least = LEAST.get(option, 1)
+    if option in COUNTS:
+      if isinstance(value, int) or min(value, default=0) < least:
+        raise ValueError(f"{path}.{option}={value} must be a list of numbers of at least {least}")
+    elif isinstance(value, int) and value < least:
+      raise ValueError(f"{path}.{option}={value} must be at least {least}")

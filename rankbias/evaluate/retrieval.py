@@ -4,6 +4,7 @@ Every remedy is put into the same parameters at inference. The ceiling says how 
 logit belongs to the largest item: what no sharpening can pass, but for a lucky class.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -120,21 +121,46 @@ def _measure(apply, head, specs, numbers, curves, x, y):
   return stacked | {"ceiling": right, "spread": spread}
 
 
-def fit_head(predictor, source, *, sizes: Sequence[int] = SIZES, sets: int = 1024, **options):
+def fit_head(
+  predictor,
+  source,
+  *,
+  sizes: Sequence[int] = SIZES,
+  sets: int = 1024,
+  grid: Sequence[float] = GRID,
+  bins: int | Sequence[float] = 16,
+):
   """Fits an inverse temperature to a head, so that the network is right most often.
 
   The score of a row at an inverse temperature is the probability that the whole network gives to
   the true class of a held-out set.
   """
-  grid = np.asarray(options.pop("grid", GRID), np.float32)
-  rows = []
+  grid, rows = np.asarray(grid, np.float32), []
   for n in sizes:
     for part, count, used in passes(n, sets):
       x, y = source.draw("heldout", part, count=count, n=n)
       own = predictor.apply, predictor.head, predictor.numbers()
       rows.append([array[:used] for array in jax.device_get(_scores(*own, x, y, grid))])
   entropies, scores = (np.concatenate(column) for column in zip(*rows, strict=True))
-  return ops.fit_to_scores(entropies, scores, grid=grid, **options)
+  return ops.fit_to_scores(entropies, scores, grid=grid, bins=bins)
+
+
+def check_fit(fit: Mapping[str, Any]) -> None:
+  """Raises, before anything is drawn, where no curve can be fitted to as many rows as `fit` draws.
+
+  Between edges the rows are taken to be spread evenly, which only the fit itself can know.
+  """
+  parameters = inspect.signature(fit_head).parameters
+  names = "sizes", "sets", "grid", "bins"
+  sizes, sets, grid, bins = (fit.get(name, parameters[name].default) for name in names)
+  entropies, grid, edges = np.arange(float(len(sizes) * sets)), np.float64(grid), np.float64(bins)
+  if edges.ndim:
+    entropies = np.resize((edges[1:] + edges[:-1]) / 2, len(entropies))
+  scores = np.broadcast_to(0.0, (len(entropies), np.size(grid)))
+  try:
+    ops.fit_to_scores(entropies, scores, grid=grid, bins=bins)
+  except ValueError as error:
+    raise ValueError(f"evaluate.retrieval.fit: {error}") from None
 
 
 @partial(jax.jit, static_argnums=(0, 1))

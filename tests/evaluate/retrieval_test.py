@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rankbias import data, ops
-from rankbias.evaluate import EVALUATIONS, Predictor, check_options
+from rankbias.evaluate import EVALUATIONS, Predictor, check_options, check_splits
 from rankbias.evaluate.retrieval import passes, retrieval
 
 REMEDIES = {
@@ -108,11 +108,38 @@ def test_a_fitted_curve_is_a_column_and_is_written_down(source):
     ({"remedies": {"cold": {"name": "softmax", "theta": 1}}}, "it takes .*'temperature'"),
     ({"set": 1}, "evaluate.retrieval.set is unknown; use sizes, sets"),
     ({"sets": 0}, "evaluate.retrieval.sets=0 must be at least 1"),
+    ({"sizes": (16, 0)}, r"retrieval.sizes=\(16, 0\) must be a list of numbers of at least 1"),
+    ({"sizes": ()}, r"retrieval.sizes=\(\) must be a list"),
+    ({"sizes": 16}, "retrieval.sizes=16 must be a list"),
+    ({"fit": {"sizes": (0,)}}, r"fit.sizes=\(0,\) must be a list of numbers of at least 1"),
+    ({"fit": {"sets": 0}}, "retrieval.fit.sets=0 must be at least 1"),
+    ({"fit": {"steps": 3}}, "retrieval.fit.steps is unknown; use sizes, sets, grid, bins"),
+    ({"fit": {"grid": (2.0, 1.0)}}, "retrieval.fit: grid = .* that increase"),
+    ({"fit": {"bins": 0}}, "retrieval.fit.bins=0 must be at least 1"),
+    (
+      {"fit": {"sizes": (16,), "sets": 99, "bins": 13}},
+      "retrieval.fit: bins = 13 leaves a bin with 7 of 99 rows and each needs 8",
+    ),
+    ({"fit": {"bins": (2.0, 1.0)}}, "retrieval.fit: bins = .* two or more edges that increase"),
   ],
 )
 def test_refusals_come_before_training(options, message):
   with pytest.raises(ValueError, match=message):
     check_options({"retrieval": options}, {"model.name": "set_attention"})
+
+
+@pytest.mark.parametrize("bins", [12, (0.0, 0.1, 6.0)])
+def test_what_can_be_fitted_is_not_refused(bins):
+  fit = {"sizes": (16,), "sets": 96, "grid": (0.5, 1.0), "bins": bins}
+  check_options({"retrieval": {"fit": fit}}, {"model.name": "set_attention"})
+
+
+def test_a_split_that_the_data_do_not_have_is_refused(source):
+  check_splits({"retrieval": {}, "spectra": {"split": "test"}}, source.splits)
+  with pytest.raises(ValueError, match="evaluate.spectra.split='tset': the data have test"):
+    check_splits({"spectra": {"split": "tset"}}, source.splits)
+  with pytest.raises(ValueError, match="evaluate.spectra.split='train'"):  # the default
+    check_splits({"spectra": {}}, source.splits)
 
 
 def test_another_model_is_refused():
