@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rankbias.data.clrs_text import NUM_TOKENS, PAD, decode, make_clrs_text
+from rankbias.data.clrs_text import ALGORITHMS, NUM_TOKENS, PAD, decode, make_clrs_text
 from rankbias.data.clrs_text.splits import SIX, TEST_LENGTHS, TRAIN_LENGTHS, Lengths
 from rankbias.data.source import Source, stream
 
@@ -31,6 +31,14 @@ class Form(NamedTuple):
   buckets: int
   question_weight: float
   curriculum: int
+
+  @property
+  def tasks(self) -> dict[str, str]:
+    """What each algorithm asks for, by the first name of it that there is: all sorts are one."""
+    first = {}
+    for name, algorithm in ALGORITHMS.items():
+      first.setdefault(algorithm, name)
+    return {name: first[ALGORITHMS[name]] for name in self.algorithms}
 
 
 class TextSource(Source):

@@ -44,6 +44,7 @@ def exact_match(
   Returns:
     {"exact_match": {
       "splits": ["train", "test", "test/16", ...], "lengths": {split: [its lengths]},
+      "tasks": {algorithm: the first name of what it asks for, which others may ask for too},
       "examples": {algorithm: [a number for each split]},
       "exact", "characters": {column: {algorithm: [for each split]}}: the parts of all answers that
         are right in every character, and of their characters that are right after the true ones
@@ -58,7 +59,8 @@ def exact_match(
   columns = [AS_TRAINED, *(column for column, _, _ in specs)]
   names = source.form.algorithms
   tables = {kind: {c: {a: [] for a in names} for c in columns} for kind in ("exact", "characters")}
-  result = {"splits": list(source.splits), "lengths": {}, "examples": {a: [] for a in names}}
+  result = {"splits": list(source.splits), "lengths": {}, "tasks": source.form.tasks}
+  result |= {"examples": {a: [] for a in names}}
   result |= tables | {"keys": []} | {kind: {c: {} for c in columns} for kind in SHARPNESS}
   whole = {}
   for split, arrays in source.splits.items():

@@ -126,6 +126,12 @@ def test_texts_on_which_a_network_is_measured_are_fixed_and_narrow(source):
   assert ((y >= 0).sum(1) >= 4).all()
 
 
+def test_names_of_one_task_are_known_as_such(source):
+  assert source.form.tasks == {"minimum": "minimum", "kmp_matcher": "naive_string_matcher"}
+  both = source.form._replace(algorithms=("bfs", "naive_string_matcher", "heapsort")).tasks
+  assert list(both.values()) == ["bfs", "naive_string_matcher", "insertion_sort"]
+
+
 def test_fewer_texts_have_buckets_of_their_own(source):
   few = source.first(30)
   assert len(np.concatenate(few.buckets)) == 30

@@ -15,6 +15,8 @@ from rankbias.models import build_model
 from rankbias.ops import adaptive_temperature_softmax
 
 VOCABULARY, ANSWER, LONGEST = 12, 4, 70
+NAMES = ("plain", "sharp")
+FORM = SimpleNamespace(algorithms=NAMES, tasks=dict.fromkeys(NAMES, "plain"))
 REMEDIES = {"adaptive": {"name": "adaptive_temperature_softmax"}}
 MODEL = build_model("transformer", vocabulary=VOCABULARY, width=16, depth=2, heads=2)
 
@@ -82,7 +84,7 @@ def source(predictor):
     place = (start + rng.integers(0, ANSWER, size=16))[wrong]
     x[wrong, place] = 1 + x[wrong, place] % (VOCABULARY - 1)
     splits[name] = make_split(x, start, kinds)
-  return SimpleNamespace(splits=splits, form=SimpleNamespace(algorithms=("plain", "sharp")))
+  return SimpleNamespace(splits=splits, form=FORM)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,7 @@ def test_the_table_has_means_by_algorithm_and_split(predictor, source, found):
   table = found["exact_match"]
   assert table["splits"] == ["train", "test", "test/70"]
   assert table["examples"] == {"plain": [8, 8, 8], "sharp": [8, 8, 8]}
+  assert table["tasks"] == {"plain": "plain", "sharp": "plain"}
   assert table["lengths"]["test"] == sorted(set(source.splits["test"]["length"].tolist()))
   specs = (("adaptive", "adaptive_temperature_softmax", ()),)
   for s, split in enumerate(source.splits.values()):

@@ -90,8 +90,32 @@ def test_page_and_table(make, tmp_path):
   assert re.findall(r"<td>([\d.–]+)", row) == ["94.5", "64.5", "–"]
 
 
-@pytest.mark.parametrize(("known", "count", "void"), [(0.7, 5, True), (0.86, 2, False)])
-def test_a_comparison_of_what_was_not_learned_is_void(known, count, void, make, tmp_path):
-  make(lambda seed: answers(seed, known, ALGORITHMS[:count]))
+MATCHERS = "kmp_matcher", "naive_string_matcher"
+
+
+@pytest.mark.parametrize(
+  ("known", "algorithms", "tasks", "void"),
+  [
+    (0.7, ALGORITHMS, {}, True),
+    (0.9, ALGORITHMS[:3], {}, False),
+    (0.9, ALGORITHMS[:2], {}, True),
+    # Two names of one task, which a record may say; one without says nothing.
+    (0.9, ("minimum", *MATCHERS), {"minimum": "minimum", **dict.fromkeys(MATCHERS, "m")}, True),
+    (0.9, ("minimum", *MATCHERS), {}, False),
+    (0.9, ("minimum", "bfs", *MATCHERS), dict.fromkeys(MATCHERS, "m"), False),
+    # The later of both names has 79 % (2 points less each, and half a point between seeds).
+    (0.855, ("minimum", "bfs", *MATCHERS), dict.fromkeys(MATCHERS, "m"), True),
+  ],
+)
+def test_a_comparison_of_what_was_not_learned_is_void(
+  known, algorithms, tasks, void, make, tmp_path
+):
+  def entry(seed):
+    found = answers(seed, known, algorithms)
+    found["exact_match"] |= {"tasks": tasks} if tasks else {}
+    return found
+
+  make(entry)
   page = report.write_report(tmp_path, figures=False).read_text()
   assert ("is void" in page) == void
+  assert ("names of one task counted once" in page) == (void and bool(tasks))
