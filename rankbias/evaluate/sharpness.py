@@ -15,6 +15,9 @@ def row_sharpness(logits, where=None) -> dict[str, jax.Array]:
     logits: what enters the softmax: scaled, and with any bias added.
     where: True where a query may attend, broadcast against logits; -inf is a mask too.
 
+  A logit of NaN or +inf that a query may attend to makes all numbers of this query NaN but "keys",
+  and no other query's; means over it are then NaN too.
+
   Returns:
     {name: [..., heads, queries]}, 0 for a query without any key:
     "keys" n, the number of keys that it may attend to;

@@ -110,6 +110,25 @@ def test_traced_and_mapped_over_layers(measure):
     np.testing.assert_allclose(a, c[1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_logit_that_is_not_finite_is_seen_where_it_is_attended_to(bad):
+  z = Z.copy()
+  z[1, 2, 7, 4] = bad  # query 7 sees key 4
+  z[0, 1, 7, 9] = bad  # and not key 9
+  expected, found = row_sharpness(Z, CAUSAL), row_sharpness(z, CAUSAL)
+  for name, values in found.items():
+    values, others = (np.asarray(v).reshape(-1) for v in (values, expected[name]))
+    row = np.ravel_multi_index((1, 2, 7), found["keys"].shape)
+    if name != "keys":
+      assert np.isnan(values[row]), name
+      values, others = np.delete(values, row), np.delete(others, row)
+    np.testing.assert_allclose(values, others, rtol=1e-6, err_msg=name)
+  means = sharpness(z, CAUSAL)["entropy"]["mean"]
+  np.testing.assert_array_equal(np.isnan(means), [[False] * 3, [False, False, True]])
+  curves = sharpness_against_count(z, CAUSAL)["spread"]  # [heads, keys]
+  assert np.isnan(curves[2, 7]) and np.isnan(curves).sum() == 1
+
+
 def test_half_precision_logits_are_measured_in_float32():
   found = row_sharpness(Z.astype(np.float16), CAUSAL)
   assert all(value.dtype == np.float32 for value in found.values())
