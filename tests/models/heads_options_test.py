@@ -1,6 +1,7 @@
 """Options of the output layers: dropout, starts, frozen maps, and what is refused."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,9 @@ import pytest
 
 from rankbias.models import HEADS, build_head
 
+# Half the compile time, which is all that programs of this size cost.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick = functools.partial(jax.jit, compiler_options=QUICK)
 F = np.random.default_rng(0).normal(size=(6, 12))
 Y = np.array([0, 1, 2, 3, 4, 0])
 DROPPING = {
@@ -36,7 +40,7 @@ def test_dropout_acts_with_a_key_alone(name, own):
   head = build_head(name, 5, **own, dropout=0.5)
   without = build_head(name, 5, **own, dropout=0.0)
 
-  @jax.jit
+  @quick
   def outputs(features):
     variables = head.init(jax.random.key(0), features)
     keys = [{"dropout": jax.random.key(i)} for i in (1, 2)]
@@ -54,7 +58,7 @@ def test_dropout_acts_with_a_key_alone(name, own):
 def test_weight_dropout_keeps_the_expectation(double):
   head = build_head("dropout_decoupled", 5, dropout=0.0, weight_dropout=0.5, **double)
 
-  @jax.jit
+  @quick
   def outputs(key):
     variables = head.init(key, F)
     keys = jax.random.split(key, 4000)
@@ -69,7 +73,7 @@ def test_weight_dropout_keeps_the_expectation(double):
 def test_partitions_start_as_the_linear_head_and_need_hidden_features(double):
   features = np.random.default_rng(2).normal(size=(40, 3))
 
-  @jax.jit
+  @quick
   def everything(key):
     logits = []
     for hidden in (0, 8):
@@ -88,7 +92,7 @@ def test_partitions_start_as_the_linear_head_and_need_hidden_features(double):
 
 
 def test_plif_starts_as_the_identity_or_random_and_can_be_frozen(double):
-  @jax.jit
+  @quick
   def everything(key):
     out = {}
     for case, own in {"identity": {}, "random": {"scale": 1.0, "frozen": True}}.items():

@@ -9,6 +9,9 @@ import pytest
 
 from rankbias.models import HEADS, build_head, scale_kernels
 
+# Half the compile time, which is all that programs of this size cost.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick = functools.partial(jax.jit, compiler_options=QUICK)
 F = np.random.default_rng(0).normal(size=(6, 12))
 Y = np.array([0, 1, 2, 3, 4, 0])
 TARGETS = np.random.default_rng(1).dirichlet(np.ones(5), size=6)
@@ -60,7 +63,7 @@ def measured(name):
       "grads": jax.grad(lambda *a: loss(*a).mean(), (0, 1))(variables, temperature),
     }
 
-  @jax.jit
+  @quick
   def everything(keys):
     members = jax.vmap(head.init, (0, None))(keys, F)
     variables = jax.tree.map(lambda x: x[0], members)
@@ -130,7 +133,7 @@ def test_which_heads_leave_the_bottleneck(name, double):
   head = build_head(name, 30, **own, **double)
   features = np.random.default_rng(2).normal(size=(40, 3))
 
-  @jax.jit
+  @quick
   def log_probs(key):
     keys = jax.random.split(key, 100)
     variables = head.init(keys[0], features)
