@@ -207,12 +207,9 @@ def _mix_bwd(settings, residuals, cotangent):
   mean = jnp.einsum("btnd,btnd->bnt", cotangent, out)
   arrays = (query, key, value, cotangent.astype(value.dtype))
   tiles = partial(_tiles, query=query, key=key, value=value, settings=settings)
-  query_grad, beta_grad = mix_backward_queries(
-    *arrays, (beta, maximum, normalizer, mean), tiles("mix queries")
-  )
-  key_grad, value_grad = mix_backward_keys(
-    *arrays, (beta, normalizer, mean), tiles("mix keys", by_keys=True)
-  )
+  rows = (beta, maximum, normalizer, mean)
+  query_grad, beta_grad = mix_backward_queries(*arrays, rows, tiles("mix queries"))
+  key_grad, value_grad = mix_backward_keys(*arrays, rows, tiles("mix keys", by_keys=True))
   return query_grad, key_grad, value_grad, beta_grad, jnp.zeros_like(maximum)
 
 

@@ -22,7 +22,7 @@ def mix_backward_queries(query, key, value, cotangent, rows, tiles):
 
 
 def mix_backward_keys(query, key, value, cotangent, rows, tiles):
-  """Computes dk and dv; rows are beta, normaliser and g . out."""
+  """Computes dk and dv; rows are beta, maximum, normaliser and g . out."""
   arrays = [("queries", query), ("keys", key), ("keys", value), ("queries", cotangent)]
   outputs = [("keys", _like(key)), ("keys", _like(value))]
   return tiles.run(_mix_keys_kernel, arrays + [("rows", x) for x in rows], outputs)
@@ -52,17 +52,17 @@ def _mix_queries_kernel(
   query, cotangent = (load(tiles.queries(ref, i)) for ref in (query_ref, cotangent_ref))
   refs = (beta_ref, maximum_ref, normalizer_ref, mean_ref)
   beta, maximum, normalizer, mean = (load(tiles.rows(ref, i)) for ref in refs)
-  slope = beta * (tiles.scale * LOG2_E)
+  slope = beta * LOG2_E
 
   def step(j, carry, cut):
     query_grad, beta_grad = carry
     key, value = load(tiles.keys(key_ref, j)), load(tiles.keys(value_ref, j))
-    logits = product(query, key, transpose_b=True)
-    weights = jnp.exp2(logits * slope[:, None] - normalizer[:, None])
+    shifted = product(query, key, transpose_b=True) * tiles.scale - maximum[:, None]
+    weights = jnp.exp2(shifted * slope[:, None] - normalizer[:, None])
     if cut:
       weights = jnp.where(tiles.visible(i, j), weights, 0.0)
     grad = weights * (product(cotangent, value, transpose_b=True) - mean[:, None])
-    beta_grad += jnp.sum(grad * (logits * tiles.scale - maximum[:, None]), axis=1)
+    beta_grad += jnp.sum(grad * shifted, axis=1)
     return query_grad + product(grad.astype(key.dtype), key), beta_grad
 
   zeros = jnp.zeros(query.shape, jnp.float32), jnp.zeros(tiles.blocks.queries, jnp.float32)
@@ -72,7 +72,7 @@ def _mix_queries_kernel(
 
 
 def _mix_keys_kernel(
-  query_ref, key_ref, value_ref, cotangent_ref, beta_ref, normalizer_ref, mean_ref,
+  query_ref, key_ref, value_ref, cotangent_ref, beta_ref, maximum_ref, normalizer_ref, mean_ref,
   key_grad_ref, value_grad_ref, *, tiles
 ):  # fmt: skip
   j = tiles.block()
@@ -81,11 +81,10 @@ def _mix_keys_kernel(
   def step(i, head, carry, cut):
     key_grad, value_grad = carry
     query, cotangent = (load(tiles.queries(ref, i, head)) for ref in (query_ref, cotangent_ref))
-    refs = (beta_ref, normalizer_ref, mean_ref)
-    beta, normalizer, mean = (load(tiles.rows(ref, i, head)) for ref in refs)
-    slope = beta * (tiles.scale * LOG2_E)
-    logits = product(key, query, transpose_b=True)
-    weights = jnp.exp2(logits * slope[None] - normalizer[None])
+    refs = (beta_ref, maximum_ref, normalizer_ref, mean_ref)
+    beta, maximum, normalizer, mean = (load(tiles.rows(ref, i, head)) for ref in refs)
+    shifted = product(key, query, transpose_b=True) * tiles.scale - maximum[None]
+    weights = jnp.exp2(shifted * (beta * LOG2_E)[None] - normalizer[None])
     if cut:
       weights = jnp.where(tiles.visible(i, j), weights, 0.0)
     value_grad += product(weights.astype(cotangent.dtype), cotangent)

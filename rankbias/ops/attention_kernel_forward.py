@@ -21,7 +21,10 @@ def moments_forward(query, key, tiles):
 
 
 def mix_forward(query, key, value, beta, maximum, tiles, skip):
-  """Computes the mixture [B, T, N, D] of values and the base-2 normaliser [B, N, T] of its weights.
+  """Computes the mixture [B, T, N, D] and log2 of the sum [B, N, T] of the weights 2^exponents.
+
+  Logits are shifted before they are multiplied by beta: the difference is exact where it matters,
+  and large logits do not lose digits to a large beta.
 
   Args:
     skip: leaves out a block whose weights change no sum of weights: a branch in the loop.
@@ -60,12 +63,13 @@ def _mix_kernel(
   query_ref, key_ref, value_ref, beta_ref, maximum_ref, out_ref, normalizer_ref, *, tiles, skip
 ):
   i = tiles.block()
-  query, beta = load(tiles.queries(query_ref, i)), load(tiles.rows(beta_ref, i))
-  slope, shift = beta * (tiles.scale * LOG2_E), beta * load(tiles.rows(maximum_ref, i)) * LOG2_E
+  query, maximum = load(tiles.queries(query_ref, i)), load(tiles.rows(maximum_ref, i))
+  slope = load(tiles.rows(beta_ref, i)) * LOG2_E
 
   def step(j, carry, cut):
     key, value = load(tiles.keys(key_ref, j)), load(tiles.keys(value_ref, j))
-    exponents = product(query, key, transpose_b=True) * slope[:, None] - shift[:, None]
+    shifted = product(query, key, transpose_b=True) * tiles.scale - maximum[:, None]
+    exponents = shifted * slope[:, None]
     if cut:
       exponents = jnp.where(tiles.visible(i, j), exponents, LOWEST)
 
@@ -86,4 +90,4 @@ def _mix_kernel(
   out = jnp.zeros((tiles.blocks.queries, out_ref.shape[-1]), jnp.float32)
   out, total = tiles.over_keys(i, step, (out, zeros))
   store(tiles.queries(out_ref, i), out / total[:, None])
-  store(tiles.rows(normalizer_ref, i), shift + jnp.log(total) * LOG2_E)
+  store(tiles.rows(normalizer_ref, i), jnp.log(total) * LOG2_E)

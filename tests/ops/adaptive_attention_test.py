@@ -216,9 +216,9 @@ def test_a_logit_that_is_not_finite_poisons_its_query_alone(implementation, bad)
   assert np.isfinite(np.delete(out, 5, 1)).all()
 
 
-@pytest.mark.parametrize("implementation", BOTH)
-def test_no_keys_no_queries(implementation):
-  attend = partial(ops.adaptive_temperature_attention, implementation=implementation)
+def test_no_keys_no_queries():
+  """Whatever the implementation: of no numbers there is nothing to stream."""
+  attend = ops.adaptive_temperature_attention
   assert (attend(Q, KEY[:, :0], V[:, :0]) == np.zeros((B, T, N, D))).all()
   assert attend(Q[:, :0], KEY, V).shape == (B, 0, N, D)
   assert attend(Q, KEY, V[..., :0]).shape == (B, T, N, 0)
