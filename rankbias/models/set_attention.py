@@ -30,7 +30,7 @@ class SetAttention(nn.Module):
     scale_logits: s = 1 / sqrt(width) in place of 1.
     normalizer: a function of `rankbias.ops.NORMALIZERS`, its name, or {"name": ..., **arguments}.
     length_scale: learns s and b of softmax((s log n + b) e) from s = 0, b = 1: the sharpness as a
-      function of the size of the set.
+      function of the size of the set, two scalars of the one head.
 
   Source: Velickovic et al. 2024, arXiv:2410.01104, appendix A.
   """
@@ -113,5 +113,5 @@ class Products(nn.Module):
     products = jnp.einsum("...nd,...d->...n", items, query @ kernel.T)
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, shape[1:], self.param_dtype)
-      products += (query * bias.astype(self.dtype)).sum(-1, keepdims=True)
+      products += (query @ bias.astype(self.dtype))[..., None]
     return products
