@@ -55,6 +55,8 @@ def test_golden_support(case, nonnegative):
   for threshold in ("0.01", "0.05", "0.1", "0.2", "0.5"):
     limit = 1 / (1 - float(threshold))
     ours = (p >= float(threshold)) | (inflation > limit)
+    plain = GOLDEN[f"{case}/eps{threshold}/plain_epsilon_support"]
+    np.testing.assert_array_equal(bat.truncated(p, float(threshold)) > 0, plain)
     expected = GOLDEN[f"{case}/eps{threshold}/{support_key}"]
     clear = np.abs(inflation - limit) > 1e-6
     np.testing.assert_array_equal(ours[clear], expected[clear])

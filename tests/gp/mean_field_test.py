@@ -36,7 +36,7 @@ class TestGolden:
     np.testing.assert_allclose(state.mean, GOLDEN[f"{key}/mu"], **EXACT)
     np.testing.assert_allclose(state.covariance, GOLDEN[f"{key}/sigma"], **EXACT)
 
-  @pytest.mark.parametrize("steps", [1, 5])
+  @pytest.mark.parametrize("steps", [1, 2, 5])
   def test_published_loss_and_its_gradient_in_the_kernel(self, steps):
     """It is minus our bound but for the terms below, each of which is in their code."""
     classes, n = GOLDEN["mean_field/init_mu"].shape

@@ -1,11 +1,15 @@
 """Predictions at other inputs: what is known, how surely, and what temperature does."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rankbias import gp, ops
+
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden/logistic_softmax.npz")
 
 
 @pytest.fixture
@@ -58,6 +62,24 @@ def test_probabilities_without_variance_are_the_logistic_softmax():
   key = jax.random.key(0)
   found = gp.predictive_probabilities(key, f, variance, temperature=0.5, num_samples=3)
   np.testing.assert_allclose(found, ops.logistic_softmax(f, temperature=0.5, axis=0).T, atol=1e-5)
+
+
+@pytest.mark.parametrize("tau", [0.2, 1])
+def test_average_of_the_public_code_over_its_draws(tau, monkeypatch):
+  """Of stored draws [samples, classes, inputs], value and gradient."""
+  draws, cotangent = (jnp.asarray(GOLDEN[f"{k}/times7_C4_N5"]) for k in ("x", "cotangent"))
+  monkeypatch.setattr(jax.random, "normal", lambda key, shape, dtype: draws)
+
+  def average(mean):
+    variance = jnp.ones_like(mean)
+    return gp.predictive_probabilities(None, mean, variance, temperature=tau, num_samples=7).T
+
+  y, pull = jax.vjp(average, jnp.zeros(draws.shape[1:]))
+  golden = f"montecarlo_average/tau{tau}/times7_C4_N5/f64"
+  np.testing.assert_allclose(y, GOLDEN[f"{golden}/y"], rtol=0, atol=1e-10)
+  # A mean moves all its draws.
+  expected = GOLDEN[f"{golden}/grad_x"].sum(0)
+  np.testing.assert_allclose(pull(cotangent)[0], expected, rtol=0, atol=1e-10)
 
 
 def test_far_below_zero_the_likelihood_is_the_softmax():

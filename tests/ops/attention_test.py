@@ -11,6 +11,7 @@ import pytest
 from rankbias import ops
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden/attention_variants.npz")
+APPLE = sorted({key.rsplit("/", 2)[0] for key in GOLDEN if key.startswith("apple_attention/s")})
 RNG = np.random.default_rng(0)
 B, T, S, N, K, H = 2, 5, 7, 6, 3, 4
 Q, KEY, V = (
@@ -209,16 +210,17 @@ def golden_run(name, bits):
 
 
 def apple_run(name, bits, get):
-  bias, log_temperature = name.removeprefix("apple_attention/sigmoid_bias").split("_logtemp")
+  map_name, bias, log_temperature = name.replace("/", "_").split("_", 2)[2].split("_")
   mix, out, mask = (
     get(f"apple_attention/{x}")
     for x in ("param_qkv.weight", "param_proj.weight", "additive_causal_mask")
   )
+  bias, log_temperature = bias.removeprefix("bias"), log_temperature.removeprefix("logtemp")
   bias = -np.log(5) if bias == "-1.609" else float(bias)
+  f = ops.softmax if map_name == "softmax" else partial(ops.sigmoid_weights, bias=bias)
 
   def attend(x):
     q, k, v = jnp.moveaxis((x @ mix.T).reshape(2, 5, 3, 2, 4), 2, 0)
-    f = partial(ops.sigmoid_weights, bias=bias)
     scale = 0.5 * np.exp(float(log_temperature))
     y = ops.dot_product_attention(q, k, v, mask, scale=scale, normalizer=f)
     return y.reshape(2, 5, 8) @ out.T
@@ -229,11 +231,7 @@ def apple_run(name, bits, get):
 
 
 @pytest.mark.parametrize("bits", ["f32", "f64"])
-@pytest.mark.parametrize(
-  "name",
-  ["naive_softpick_attn", "slow_attention_n1_causal"]
-  + [f"apple_attention/sigmoid_bias{x}" for x in ("0_logtemp0", "-1.609_logtemp0.3")],
-)
+@pytest.mark.parametrize("name", ["naive_softpick_attn", "slow_attention_n1_causal", *APPLE])
 def test_public_implementations(name, bits):
   loose = 1e-5 if bits == "f32" else 1e-6 if name == "naive_softpick_attn" else 1e-10
   with jax.enable_x64(bits == "f64"):

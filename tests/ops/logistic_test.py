@@ -31,7 +31,7 @@ def compare(f, golden, prefix, case, bits, loose):
       np.testing.assert_array_less(np.abs(np.asarray(ours)[known] - theirs[known]) / scale, loose)
 
 
-@pytest.mark.parametrize("tau", ["0.2", "1", "2"])
+@pytest.mark.parametrize("tau", ["0.2", "0.5", "1", "2"])
 @pytest.mark.parametrize("case", CASES)
 def test_logistic_softmax_of_its_authors(case, tau):
   f = partial(ops.logistic_softmax, temperature=float(tau))
@@ -46,6 +46,18 @@ def test_sigsoftmax_of_others(case):
   naive = "sigsoftmax_naive_quettabit"
   compare(ops.sigsoftmax, SIG, naive, case, "f32", 1e-3 if case == "large" else 1e-5)
   compare(ops.sigsoftmax, SIG, naive, case, "f64", 1e-10)
+
+
+@pytest.mark.parametrize("case", ["random", "ties", "tiny"])
+def test_logarithm_of_sigsoftmax_of_others(case):
+  """Theirs adds 1e-8 inside logarithms of sigmoids, which are above 0.1 in these cases."""
+
+  def log(z):
+    p = ops.sigsoftmax(z)
+    return jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1)), 0)
+
+  compare(log, SIG, "log_sigsoftmax_dzionek", case, "f32", 1e-5)
+  compare(log, SIG, "log_sigsoftmax_dzionek", case, "f64", 1e-6)
 
 
 def test_far_from_zero_they_are_softmax_or_uniform():

@@ -43,10 +43,11 @@ def test_public_implementation(run, dtype):
       where = np.broadcast_to(GOLDEN[f"{prefix}/additive_mask"] == 0, x.shape)
     y, pull = jax.vjp(lambda x, r, t: ops.multimax(x, ranges=r, slopes=t, where=where), x, *own)
     loose = 1e-10 if dtype == np.float64 else 1e-3 if case == "large" else 1e-5
-    loose = 3e-5 if case == "all_negative" and dtype == np.float32 else loose
     results = zip((y, *pull(cotangent)), ("y", "grad_x", "grad_ranges", "grad_ts"), strict=True)
     for ours, key in results:
-      theirs = GOLDEN[f"{run}/f{jnp.finfo(dtype).bits}/{key}"]
+      # Squares of 200 that cancel to 1: theirs loses 3e-5 in float32, ours does not.
+      lost = case == "all_negative" and key == "grad_ts"
+      theirs = GOLDEN[f"{run}/f{64 if lost else jnp.finfo(dtype).bits}/{key}"]
       known = np.isfinite(theirs)  # -inf that enters the modulation is NaN there
       assert np.isfinite(ours).all() and (known.all() or case == "masked_neginf")
       error = np.abs(np.asarray(ours) - theirs) / np.maximum(1, np.abs(theirs))
