@@ -21,10 +21,14 @@ LANDMARKS = Q.reshape(2, 4, 4, 3, 4).mean(2)
 
 
 def tolerance(case, bits, is_gradient):
-  """What the public code in float32 and float64 agrees to."""
+  """What the public code in float32 and float64 agrees to.
+
+  Of condition 401, the rank-1 kernel has inverses right to 401 eps, that is 5e-5, in float32. A
+  gradient holds two of them, ours and theirs.
+  """
   ill, rank_one = case == "gauss_ill", case == "all_ones_rank1"
   if bits == "f32":
-    return (2e-2 if is_gradient else 1e-3) if ill else 3e-4 if rank_one else 1e-4
+    return (2e-2 if is_gradient else 1e-3) if ill else 2e-4 if rank_one and is_gradient else 1e-4
   return (1e-5 if is_gradient else 1e-8) if ill or rank_one else 1e-9
 
 
