@@ -40,7 +40,8 @@ def uncertainty(
     everything, is wrong.
 
   Raises:
-    ValueError: all samples are identical, so there is no dropout; fewer than 2 samples.
+    ValueError: all samples are identical, so there is no dropout; fewer than 2 samples; a network
+      that predicts more than one label of an example, as a Transformer does for every token.
 
   Source: Gal & Ghahramani 2016, arXiv:1506.02142.
   """
@@ -52,6 +53,12 @@ def uncertainty(
     positions = number * len(y) + np.arange(len(y), dtype=np.uint32)
     log_probs = jnp.stack([_log_probs(predictor, x, t, positions) for t in range(samples)])
     plain = _log_probs(predictor, x)
+    if plain.ndim != 2:
+      raise ValueError(
+        f"a network with logits of shape {plain.shape} predicts more than one label of an "
+        "example (a transformer does, of every token): uncertainty is measured of classifiers, "
+        "with logits [B, classes]. Leave evaluate.uncertainty out"
+      )
     # The same everywhere is right for a network that has died and says the same of every image.
     sampled |= bool(jnp.any(log_probs != log_probs[:1]) | jnp.all(log_probs == log_probs[:, :1]))
     found = jax.device_get(_per_image(log_probs, plain, y))

@@ -1,5 +1,7 @@
 """Predictions under dropout: recomputed in NumPy, known in advance, and refused without it."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from scipy.stats import entropy
 from rankbias import runs
 from rankbias.evaluate import EVALUATIONS, Predictor, check_options, uncertainty
 from rankbias.evaluate.uncertainty import separation
+from rankbias.models import Transformer
 
 SCORES = ("predictive_entropy", "expected_entropy", "mutual_information", "variation_ratio")
 
@@ -148,6 +151,21 @@ def test_a_dead_network_is_sure_of_its_one_answer_and_not_refused(network):
   found = uncertainty(thrown(0.0), network.source, samples=3)["uncertainty"]
   assert found["mutual_information"] < 1e-12 and found["variation_ratio"] == 0
   assert found["predictive_entropy"] == pytest.approx(np.log(4))
+
+
+@pytest.mark.slow
+def test_a_transformer_with_dropout_is_refused_since_it_predicts_every_token():
+  model = Transformer(vocabulary=5, width=4, depth=1, heads=2, dropout=0.5)
+  x = np.zeros((3, 6), np.int32)
+  params = jax.jit(model.init)(jax.random.key(0), x)
+
+  def apply(params, x, *, key=None):
+    return model.apply(params, x, False, key)
+
+  network = Predictor(apply, params, lambda kernel, features: features @ kernel, np.ones((4, 5)))
+  source = SimpleNamespace(splits={"test": {"x": x, "y": x}})
+  with pytest.raises(ValueError, match=r"logits of shape \(512, 6, 5\).*a transformer does"):
+    uncertainty(network, source, samples=2)
 
 
 def test_one_sample_is_refused(dropped):
