@@ -68,6 +68,7 @@ class Map:
     logits: takes values that are not negative.
     competition: an entry knows nothing of the others.
     exact: the derivative treats as constant what is not.
+    rounded: half precision is rounded more than once.
   """
 
   name: str
@@ -77,6 +78,8 @@ class Map:
   mass: Callable = one
   scaled_first: float = 0  # logits times this are rounded before the maximum is subtracted
   largest: float = 1e30  # beyond it float32 overflows, or a rounding is worth many nats
+  border: float = 0  # what a rounding is worth where the slope of a weight is unbounded
+  entering: float = 0  # the weight, in roundings, that an entry beside the threshold may add
 
   def __call__(self, z, where, **own):
     return ops.NORMALIZERS[self.name](z, where=where, **{**self.own, **own})
@@ -127,23 +130,45 @@ class Map:
     return lambda *inputs: jax.tree.map(np.asarray, compiled(*inputs))
 
 
+class Exponential(Map):
+  """e to the power of log_softmax: with 0 for -inf it has the contract of a map."""
+
+  def __call__(self, z, where, **own):
+    return jnp.exp(ops.log_softmax(z, where=where, **{**self.own, **own}))
+
+
 # Two loops of a program may round z / T differently; from here on that is worth whole nats.
 TEMPERED = 2.0**22
-# In the order of ops.NORMALIZERS, the most demanding setting of each last.
+# A weight of alpha-entmax is the 1 / (alpha - 1) power of its distance from the threshold: a
+# rounding of that, some units, is worth their root for alpha = 3.
+ROOT = float(np.sqrt(8 * EPS))
+# In the order of ops.NORMALIZERS after softmax and its logarithm, the most demanding setting last.
 MAPS = {
   "softmax": Map("softmax"),
   "softmax, T a row": Map(
     "softmax", {"temperature": rows(0.25, 1, 3, 10)}, "temperature", "", one, 4, TEMPERED
   ),
+  "log_softmax": Exponential("log_softmax", lacks="rounded"),
+  "log_softmax, T a row": Exponential(
+    "log_softmax",
+    {"temperature": rows(0.25, 1, 3, 10)},
+    "temperature",
+    "rounded",
+    one,
+    4,
+    TEMPERED,
+  ),
   "adaptive": Map("adaptive_temperature_softmax"),
   "scalable": Map("scalable_softmax", {"scale": 0.43, "bias": 0.25}, "scale bias"),
   "scalable, s a row": Map("scalable_softmax", {"scale": rows(0, 0.5, 1, 2)}, "scale"),
-  "sparsemax": Map("sparsemax"),
+  "sparsemax": Map("sparsemax", entering=8),  # its search stops within 8 roundings, see _advance
   "1.5-entmax": Map("entmax15"),
   "entmax": Map("entmax", {"alpha": 1.25}),
-  "entmax beyond 2": Map("entmax", {"alpha": 3}),
-  "entmax, alpha differentiated": Map("entmax", {"alpha": rows(1.125, 1.5, 2, 2.5)}, "alpha"),
-  "entmax, alpha a row": Map("entmax", {"alpha": rows(1, 1.25, 2, 3)}),
+  "entmax beyond 2": Map("entmax", {"alpha": 3}, border=ROOT),
+  "entmax, alpha differentiated": Map(
+    "entmax", {"alpha": rows(1.125, 1.5, 2, 2.5)}, "alpha", border=ROOT
+  ),
+  "entmax, alpha a row": Map("entmax", {"alpha": rows(1, 1.25, 2, 3)}, border=ROOT),
   "logistic": Map("logistic_softmax", lacks="shift"),
   "logistic, T a row": Map(
     "logistic_softmax",

@@ -1,4 +1,4 @@
-"""The contract of every map inside programs: dtypes, axes, eager, vmap, scan, sharded."""
+"""The contract of every map inside programs: dtypes, axes, masks, eager, vmap, scan, sharded."""
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,19 @@ def test_dtypes(member, arrays, compiled_quickly):
   z, mask, cotangent, _ = arrays
   z = member.admissible(z)
 
-  halves = [jnp.asarray(z, dtype) for dtype in (jnp.float16, jnp.bfloat16)]
-  weights = compiled_quickly(lambda *zs: [member(z, mask) for z in zs])(*halves)
-  for half, y in zip(halves, weights, strict=True):
-    exact, *_ = member.pulled(half.astype(jnp.float32), mask, cotangent)
-    # Computed in float32, rounded once: half a unit in the last place, and where numbers end.
-    unit, least = float(jnp.finfo(y.dtype).eps), float(jnp.finfo(y.dtype).smallest_subnormal)
-    np.testing.assert_allclose(jnp.float32(y), exact, rtol=unit / 2 + 16 * EPS, atol=least)
+  pairs = [[jnp.asarray(x, t) for x in (z, cotangent)] for t in (jnp.float16, jnp.bfloat16)]
+  halves = compiled_quickly(lambda pairs: [member.pull(z, mask, c)[:2] for z, c in pairs])(pairs)
+  for pair, results in zip(pairs, halves, strict=True):
+    z_pair, c_pair = (x.astype(jnp.float32) for x in pair)
+    y, dz, _ = member.pulled(z_pair, mask, c_pair)
+    # Computed in float32, rounded once: half a unit in the last place, and where numbers end. A
+    # logarithm of 16 is rounded by 16 halves of a unit, and weights and gradients follow it.
+    limits = jnp.finfo(pair[0].dtype)
+    unit, least = float(limits.eps) / 2, float(limits.smallest_subnormal)
+    unit *= 1 if member.has("rounded") else 16
+    for ours, exact, loose in zip(results, (y, dz), (0, 8 * member.tolerance(z)), strict=True):
+      loose += 0 if member.has("rounded") else unit
+      np.testing.assert_allclose(jnp.float32(ours), exact, rtol=unit + 16 * EPS, atol=least + loose)
   assert jax.eval_shape(lambda z: member(z, mask), np.int32(z)).dtype == jnp.float32
   for dtype in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64):
     with jax.enable_x64(dtype == jnp.float64):
@@ -78,6 +84,45 @@ def test_eager_vmap_and_scan(member, arrays, compiled_quickly):
     return jax.vmap(row)(*rows), scanned[1]
 
   for y in (member(z, mask), *both(z, mask, own)):
+    np.testing.assert_allclose(y, expected, atol=member.tolerance(z), rtol=0)
+
+
+def test_gradients_on_another_axis_under_vmap_and_in_scan(member, arrays, compiled_quickly):
+  z, mask, cotangent, _ = arrays
+  z = member.admissible(z)
+  own = {k: jnp.asarray(v) for k, v in member.own.items() if np.ndim(v) == 2}
+  wrt = [k for k in member.wrt.split() if k in own]
+
+  def pull(z, where, cotangent, own, **options):
+    def f(z, some):
+      return member(z, where, **{**own, **some}, **options)
+
+    return jax.vjp(f, z, {k: own[k] for k in wrt})[1](cotangent)
+
+  @compiled_quickly
+  def everywhere(*inputs):
+    first = pull(*jax.tree.map(jnp.transpose, inputs), axis=0)
+    _, scanned = jax.lax.scan(lambda _, row: (None, pull(*row)), None, inputs)
+    return jax.tree.map(jnp.transpose, first), jax.vmap(pull)(*inputs), scanned
+
+  _, dz, d_own = member.pulled(z, mask, cotangent)
+  for found in everywhere(z, mask, cotangent, own):
+    for ours, theirs in zip(jax.tree.leaves(found), [dz, *(d_own[k] for k in wrt)], strict=True):
+      np.testing.assert_allclose(ours, theirs, atol=8 * member.tolerance(z), rtol=8 * EPS)
+
+
+def test_a_mask_that_broadcasts(member, arrays, compiled_quickly):
+  """One for all rows, one number a row, and one for everything."""
+  z, mask, cotangent, _ = arrays
+  z = member.admissible(z)
+  masks = [mask[0], mask[1], mask[:, 3:4], np.bool_(True)]
+
+  @compiled_quickly
+  def narrow(z, masks):
+    return [member(z, where) for where in masks]
+
+  for y, where in zip(narrow(z, masks), masks, strict=True):
+    expected, *_ = member.pulled(z, np.broadcast_to(where, z.shape), cotangent)
     np.testing.assert_allclose(y, expected, atol=member.tolerance(z), rtol=0)
 
 
