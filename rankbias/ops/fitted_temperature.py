@@ -27,8 +27,9 @@ class FittedInverseTemperature:
   beta(H) runs through the points (entropies_k, values_k); beyond the first and the last entropy it
   stays what it is there, since nothing was seen further out.
 
-  A pytree of its two arrays: it passes through jit, vmap and grad, and curves of several heads can
-  be stacked. Called as every inverse temperature is, with (entropy, count); count is ignored.
+  A pytree of its two arrays: it passes through jit, vmap and grad. Curves with equally many points,
+  stacked to [N, points], are one for each of the N heads of attention, whose rows are [..., N, T,
+  1]. Called as every inverse temperature is, with (entropy, count); count is ignored.
   """
 
   # Both Float[Array, "*heads knots"], or whatever JAX puts in the place of an array.
@@ -38,11 +39,19 @@ class FittedInverseTemperature:
   def __call__(
     self, entropy: Real[ArrayLike, "*shape"], count: Real[ArrayLike, "*#shape"] | None = None
   ) -> Float[Array, "*shape"]:
-    """Returns beta(H), in the dtype of the entropy."""
+    """Returns beta(H), in the dtype of the entropy; raises where stacked curves find no heads."""
     del count
-    entropy = jnp.asarray(entropy)
+    entropy, curves = jnp.asarray(entropy), jnp.shape(self.entropies)[:-1]
     wide = entropy.astype(jnp.promote_types(float_dtype(entropy), jnp.float32))
-    return jnp.interp(wide, self.entropies, self.values).astype(float_dtype(entropy))
+    interpolate = jnp.interp
+    if curves:
+      if entropy.shape[-3:-2] != curves:
+        raise ValueError(
+          f"entropy of shape {entropy.shape} must be [..., {curves[-1]}, T, 1] for {curves} stacked "
+          "curves, one for each head: take jax.vmap over curves of anything else."
+        )
+      interpolate = jax.vmap(jnp.interp, (-3, 0, 0), -3)
+    return interpolate(wide, self.entropies, self.values).astype(float_dtype(entropy))
 
   @property
   def range(self) -> tuple[Float[Array, "*heads"], Float[Array, "*heads"]]:

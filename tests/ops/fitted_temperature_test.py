@@ -1,6 +1,7 @@
 """The fitted inverse temperature: exact optimum, what it does to a head, its curve, refusals."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -156,6 +157,26 @@ class TestCurve:
     found = jax.jit(jax.vmap(lambda curve, h: curve(h)))(heads, jnp.array([[0.75], [0.75]]))
     np.testing.assert_allclose(found, [[1.5], [3]])
     np.testing.assert_allclose(heads.range[1], [3, 3])
+    rows = np.random.default_rng(0).uniform(0, 4, size=(3, 2, 5, 1))
+    expected = np.stack([CURVE(rows[:, 0]), other(rows[:, 1])], 1)
+    np.testing.assert_allclose(jax.jit(lambda h: heads(h))(rows), expected, rtol=1e-6)
+    for wrong in (rows[0, 0, :, 0], rows[:, :1]):
+      with pytest.raises(ValueError, match=r"must be \[..., 2, T, 1\] .* one for each head"):
+        heads(wrong)
+
+  @pytest.mark.parametrize("implementation", ["dense", "stream"])
+  def test_attention_takes_one_curve_or_one_for_each_head(self, implementation):
+    q, k, v = np.float32(np.random.default_rng(4).normal(size=(3, 2, 7, 2, 4)))
+    other = ops.FittedInverseTemperature(CURVE.entropies, 3 * CURVE.values)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), CURVE, other)
+    attend = jax.jit(partial(ops.adaptive_temperature_attention, implementation=implementation))
+    logits = np.einsum("bthd,bshd->hbts", q, k) / 2
+    for curve, own in ((CURVE, (CURVE, CURVE)), (stacked, (CURVE, other))):
+      pairs = zip(logits, own, strict=True)
+      weights = [ops.adaptive_temperature_softmax(z, inverse_temperature=c) for z, c in pairs]
+      expected = np.einsum("hbts,bshd->bthd", weights, v)
+      found = attend(q, k, v, inverse_temperature=curve)
+      np.testing.assert_allclose(found, expected, atol=1e-5)
 
   def test_it_survives_json(self):
     curve = ops.fit_inverse_temperature(*head(16, 64, 0, 20), bins=4)
