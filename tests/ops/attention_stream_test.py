@@ -1,5 +1,6 @@
 """Tests of attention by blocks: linear memory, blocks that are skipped, blocks of any size."""
 
+import inspect
 import pathlib
 from functools import partial
 
@@ -47,14 +48,24 @@ def test_no_array_grows_with_both_lengths(case, backward):
   assert max(sizes(dense)) >= length**2
 
 
-def sizes(closed):
-  """How many numbers every array of a jaxpr holds, inner jaxprs included."""
-  for equation in closed.jaxpr.eqns:
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+def test_no_array_of_the_kernel_grows_with_both_lengths(backward):
+  length = 4096
+  options = {"is_causal": True, "interpret": True}
+  jaxpr = jax.make_jaxpr(program("kernel", options, backward))(*arrays(length))
+  assert "pallas_call" in str(jaxpr)
+  # Features are filled up to 16; a tile holds up to 128 x 64 numbers.
+  assert max(sizes(jaxpr)) <= length * HEADS * 16 < length**2 / 64
+
+
+def sizes(jaxpr):
+  """How many numbers every array of a jaxpr holds, inner jaxprs included, of kernels too."""
+  for equation in jaxpr.eqns:
     yield from (np.prod(x.aval.shape, initial=1) for x in equation.outvars)
     for inner in jax.tree.leaves(
-      tuple(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")
+      tuple(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
     ):
-      if hasattr(inner, "jaxpr") and hasattr(inner.jaxpr, "eqns"):
+      if hasattr(inner, "eqns"):
         yield from sizes(inner)
 
 
@@ -169,7 +180,11 @@ def test_the_route_over_a_fused_kernel_in_the_documentation():
     out = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(logits), v)
     return out, jnp.moveaxis(jax.nn.logsumexp(logits, -1), 1, 2)
 
+  kernels = [attend]
+  if "return_residual" in inspect.signature(jax.nn.dot_product_attention).parameters:  # newer jax
+    kernels.append(partial(jax.nn.dot_product_attention, return_residual=True))
   q, k, v = arrays(24, scale=2.0)
   ours = jax.jit(ops.adaptive_temperature_attention)(q, k, v)
   fused = jax.jit(names["fused_adaptive_attention"], static_argnums=(3, 4))
-  np.testing.assert_allclose(fused(q, k, v, ops.entropy_polynomial, attend), ours, atol=1e-4)
+  for kernel in kernels:
+    np.testing.assert_allclose(fused(q, k, v, ops.entropy_polynomial, kernel), ours, atol=1e-4)
