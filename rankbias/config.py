@@ -36,6 +36,9 @@ MEMBER_FIELDS = (
   "optimizer.weight_decay",
 )
 
+# A sweep may give them a name, {"name": ..., **arguments}, or a list of these.
+NAMED_FIELDS = ("model.normalizer",)
+
 
 def base(name: str, arg: str = "") -> ConfigDict:
   """Returns the fields of a classification run with their defaults.
@@ -127,10 +130,15 @@ def replace_axes(members: list[dict], overrides: Mapping[str, Any]) -> list[dict
 
 
 def override(config: ConfigDict, member: Mapping[str, Any]) -> ConfigDict:
-  """Returns a copy of `config` with dotted fields replaced; every field must exist."""
+  """Returns a copy of `config` with dotted fields replaced; every field must exist.
+
+  Example: override(c, {"model.normalizer": ["softmax", {"name": "topk_softmax", "k": 8}]}).
+  """
   result = copy.deepcopy(config)
   for field, value in member.items():
     known = flatten(result)
+    if field in NAMED_FIELDS and any(f"{name}.".startswith(f"{field}.") for name in known):
+      known[field] = None  # of any type
     if field not in known:
       raise ValueError(
         f"sweep field {field!r} is no field of the config; {did_you_mean(field, known)}"

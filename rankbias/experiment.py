@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 from rankbias import data, program, record, result, runs
 from rankbias.config import did_you_mean, flatten, override, scientific
 from rankbias.data.source import Source
-from rankbias.evaluate import check_options
-from rankbias.models import HEADS, MODELS
+from rankbias.evaluate import check_options, check_splits
+from rankbias.models import HEADS, MODELS, build_model
 from rankbias.train import loop, optimizer, parallel
 from rankbias.train.checkpoint import open_checkpoints
 from rankbias.train.progress import Progress
@@ -68,6 +68,7 @@ def run(
     return runs.read(folder)["result"]
   if source is None:
     source = load_data(config)
+  check_splits(config.evaluate, source.splits)
   built = program.build(configs, source)
   if record.is_writer():
     runs.prepare(
@@ -116,6 +117,7 @@ def check(config: ConfigDict) -> None:
   for field, (name, family) in known.items():
     if name not in family:
       raise ValueError(f"{field}={name!r} is unknown; {did_you_mean(str(name), family)}")
+  build_model(**config.model.to_dict())  # raises for its options
   if not (config.temperature > 0 and math.isfinite(config.temperature)):
     raise ValueError(
       f"temperature={config.temperature} must be a finite number > 0: logits are divided by it"

@@ -3,11 +3,14 @@
 import pathlib
 
 import pytest
+from ml_collections import ConfigDict
 
 from rankbias import experiment
 from rankbias.config import load, override
+from rankbias.models import build_model
 
-FILES = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+FILES = sorted(CONFIGS.glob("*.py"))
 VARIANTS = {
   "cifar_T": ["resnet18", "vgg", "resnet18,smoke", "vgg,smoke"],
   "digits_T": ["dropout", "dropout,smoke"],
@@ -35,6 +38,50 @@ def test_docstring_says_what_to_run_and_what_to_expect(path):
   assert "smoke" in text
   with pytest.raises(ValueError, match="variant 'smok' is unknown"):
     load(path, "smok")
+
+
+NORMALIZERS = (
+  {"name": "scalable_softmax", "scale": 0.36},
+  ["softmax", {"name": "topk_softmax", "k": 2}],
+  ["softmax", "adaptive_temperature_softmax"],
+)
+
+
+@pytest.mark.parametrize("chosen", NORMALIZERS, ids=["arguments", "list", "names"])
+def test_a_normalizer_is_a_name_has_arguments_or_is_one_for_each_layer(chosen, tmp_path):
+  config, _ = load(CONFIGS / "clrs_text.py", "smoke")
+  assert config.model.normalizer == "softmax"  # --config.model.normalizer=NAME replaces it
+  swept = override(config, {"model.normalizer": chosen})
+  in_the_file = ConfigDict(config.to_dict())
+  in_the_file.model = {**config.model.to_dict(), "normalizer": chosen}
+  expected = build_model(**{**config.model.to_dict(), "normalizer": chosen})
+  folders = set()
+  for own in (swept, in_the_file):
+    experiment.check(own)
+    assert build_model(**own.model.to_dict()) == expected
+    folders.add(experiment.run_folder(own, tmp_path, [{}]))
+  assert len(folders) == 1 and experiment.run_folder(config, tmp_path, [{}]) not in folders
+  for other in ("softmax", NORMALIZERS[0], NORMALIZERS[1]):
+    again = override(swept, {"model.normalizer": other})
+    assert again.model.to_dict()["normalizer"] == other
+  assert config.model.normalizer == "softmax"
+
+
+@pytest.mark.parametrize(
+  ("chosen", "message"),
+  [
+    ("sotfmax", "did you mean 'softmax'"),
+    (["softmax"], "has 1 entries for depth=2 layers"),
+    ({"name": "topk_softmax"}, "needs .*'k'"),
+    ([1, 2], "normalizer=1 must be a name"),
+  ],
+)
+def test_a_wrong_normalizer_is_refused_before_anything_runs(chosen, message):
+  config, _ = load(CONFIGS / "clrs_text.py", "smoke")
+  with pytest.raises(ValueError, match=message):
+    experiment.check(override(config, {"model.normalizer": chosen}))
+  with pytest.raises(ValueError, match="'model.normalizer' is no field of the config"):
+    override(load(CONFIGS / "digits_T.py", "smoke")[0], {"model.normalizer": "softmax"})
 
 
 def test_fallbacks_exist():

@@ -117,6 +117,11 @@ def check_dropout(rate: float) -> None:
 
 def resolve(normalizer: Any) -> Callable[..., jax.Array]:
   """The function that a config's normaliser stands for; raises as `ops.normalizer` does."""
-  if isinstance(normalizer, str):
-    return ops.normalizer(normalizer)
-  return ops.normalizer(**normalizer) if isinstance(normalizer, Mapping) else normalizer
+  if isinstance(normalizer, str | Mapping):
+    own = {"name": normalizer} if isinstance(normalizer, str) else normalizer
+    return ops.normalizer(**own)
+  if not callable(normalizer):
+    raise ValueError(
+      f"normalizer={normalizer!r} must be a name, {{'name': ..., **arguments}} or a function."
+    )
+  return normalizer
