@@ -1,7 +1,7 @@
 """Algorithms on graphs: breadth-first and depth-first search, topological order; random inputs.
 
 Graphs are adjacency matrices A of 0 and 1. Their distributions are inferred from a sample of the
-benchmark's examples; with the random numbers of its generator they give every question of it.
+benchmark's examples; the tests check the densities of edges and self-loops.
 """
 
 from itertools import pairwise

@@ -1,7 +1,8 @@
 """Algorithms on sequences of numbers: sorting, searching, selecting; with their random inputs.
 
-The distributions are inferred from a sample of the benchmark's examples; with the random numbers of
-its generator (NumPy's legacy seeds) they give every question of that sample. Numbers are cut, not
+The distributions are inferred from a sample of the benchmark's examples. With the random numbers of
+its generator (NumPy's legacy seed 0) they give its first question of `minimum`, `binary_search` and
+`find_maximum_subarray_kadane` at each of five lengths, which the tests check. Numbers are cut, not
 rounded, to three decimals BEFORE the algorithm runs, so a question determines its answer, and equal
 numbers do occur.
 """

@@ -2,8 +2,8 @@
 
 A question holds two strings one after the other in `key`, and in `string` a 0 for every letter of
 the first and a 1 for every letter of the second; `length` counts both. The distributions are
-inferred from a sample of the benchmark's examples; with the random numbers of its generator they
-give every question of it.
+inferred from a sample of the benchmark's examples, whose answers the tests check; they are not held
+against the random numbers of its generator.
 """
 
 import numpy as np
