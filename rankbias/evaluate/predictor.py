@@ -1,11 +1,11 @@
-"""What an evaluation sees of a network: functions from images to features and logits."""
+"""What an evaluation sees of a network: functions from examples to features and logits."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-BATCH = 512  # images a forward pass
+BATCH = 512  # examples a forward pass
 
 
 class Predictor(NamedTuple):
@@ -13,7 +13,8 @@ class Predictor(NamedTuple):
 
   Attributes:
     apply: (params, x, *, key=None, **overrides) -> (features [B, d], acts {layer: [B, ...]}) of raw
-      uint8 images; a typed random key, one for all or one per image [B], switches dropout on.
+      examples as the source holds them: uint8 images, float32 sets or uint8 tokens, whose features
+      are [B, L, d]; a typed random key, one for all or one per example [B], switches dropout on.
     params: the model's variables.
     head: (head_params, features) -> logits [B, C], before any temperature.
     head_params: the head's variables.
@@ -35,7 +36,7 @@ class Predictor(NamedTuple):
 
 
 def batches(split: dict[str, np.ndarray], size: int = BATCH) -> Iterator[tuple]:
-  """Yields (x, y, weight) of equal size; the last is filled up by images of weight zero."""
+  """Yields (x, y, weight) of equal size; the last is filled up by examples of weight zero."""
   x, y = split["x"], split["y"]
   for start in range(0, len(y), size):
     count = min(size, len(y) - start)
