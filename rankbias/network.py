@@ -19,6 +19,12 @@ def build(config: ConfigDict, source: Source):
   model_options, head_options = config.model.to_dict(), config.head.to_dict()
   model = build_model(model_options.pop("name"), **model_options, **types, axis_name=parallel.AXIS)
   head = build_head(head_options.pop("name"), source.num_classes, **head_options, **types)
+  for option in ("dropout", "weight_dropout"):
+    if rate := getattr(head, option, 0):
+      raise ValueError(
+        f"head.{option}={rate}: training draws no dropout inside a head, as what an example loses "
+        f"may not depend on the number of devices. Set head.{option}=0, or model.dropout."
+      )
   return model, head
 
 

@@ -85,6 +85,14 @@ def test_other_heads_train_through_the_same_loss(source, name):
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
+def test_a_head_whose_dropout_would_not_be_drawn_raises(source):
+  head = {"name": "dropout_decoupled", "dropout": 0.2}
+  config = tiny()
+  config.head = head
+  with pytest.raises(ValueError, match=r"head.dropout=0.2: training draws no dropout inside"):
+    network.build(config, source)
+
+
 def test_dropout_does_not_draw_what_augmentation_draws():
   """Both derive from an image's key: augmentation splits it, dropout folds a number in."""
   key = jax.random.key(0)

@@ -47,8 +47,8 @@ class FittedInverseTemperature:
     if curves:
       if entropy.shape[-3:-2] != curves:
         raise ValueError(
-          f"entropy of shape {entropy.shape} must be [..., {curves[-1]}, T, 1] for {curves} stacked "
-          "curves, one for each head: take jax.vmap over curves of anything else."
+          f"entropy of shape {entropy.shape} must be [..., {curves[-1]}, T, 1] for {curves} "
+          "stacked curves, one for each head: take jax.vmap over curves of anything else."
         )
       interpolate = jax.vmap(jnp.interp, (-3, 0, 0), -3)
     return interpolate(wide, self.entropies, self.values).astype(float_dtype(entropy))

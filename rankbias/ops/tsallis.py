@@ -96,12 +96,25 @@ def _solve(logits, a, axis):
     found = _search(_block_maxima(logits, axis), maximum, start, a, axis)
     start = start._replace(passes=1, unknown=found.unknown, slope=found.slope)
   unknown = _search(logits, maximum, start, a, axis).unknown
+  if isinstance(a, float) and a == 1:
+    return _sparsemax(logits - maximum, unknown, axis)
   weights = _exponential(logits - maximum, unknown, a)
   total = jnp.sum(weights, axis, keepdims=True)
-  if isinstance(a, float) and a == 1:  # one step of Newton's method rounds once, a quotient twice
-    support = jnp.sum(weights > 0, axis, keepdims=True, dtype=weights.dtype)
-    return _exponential(logits - maximum, unknown + (total - 1) / jnp.maximum(support, 1), a)
   return weights / jnp.maximum(total, jnp.finfo(total.dtype).tiny)  # 0 only in an empty row
+
+
+def _sparsemax(y, unknown, axis):
+  """Ends in Newton's method, which rounds every weight once, where a quotient rounds it twice.
+
+  From the right of the solution the first step can go too far, past entries that enter the support;
+  from the left the second ends at it.
+  """
+  for _ in range(2):
+    weights = _exponential(y, unknown, 1.0)
+    support = jnp.sum(weights > 0, axis, keepdims=True, dtype=weights.dtype)
+    excess = jnp.sum(weights, axis, keepdims=True) - 1
+    unknown += excess / jnp.maximum(support, 1)  # no support: an empty row
+  return _exponential(y, unknown, 1.0)
 
 
 def _block_maxima(logits, axis):

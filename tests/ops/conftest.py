@@ -79,7 +79,6 @@ class Map:
   scaled_first: float = 0  # logits times this are rounded before the maximum is subtracted
   largest: float = 1e30  # beyond it float32 overflows, or a rounding is worth many nats
   border: float = 0  # what a rounding is worth where the slope of a weight is unbounded
-  entering: float = 0  # the weight, in roundings, that an entry beside the threshold may add
 
   def __call__(self, z, where, **own):
     return ops.NORMALIZERS[self.name](z, where=where, **{**self.own, **own})
@@ -161,7 +160,7 @@ MAPS = {
   "adaptive": Map("adaptive_temperature_softmax"),
   "scalable": Map("scalable_softmax", {"scale": 0.43, "bias": 0.25}, "scale bias"),
   "scalable, s a row": Map("scalable_softmax", {"scale": rows(0, 0.5, 1, 2)}, "scale"),
-  "sparsemax": Map("sparsemax", entering=8),  # its search stops within 8 roundings, see _advance
+  "sparsemax": Map("sparsemax"),
   "1.5-entmax": Map("entmax15"),
   "entmax": Map("entmax", {"alpha": 1.25}),
   "entmax beyond 2": Map("entmax", {"alpha": 3}, border=ROOT),
