@@ -40,9 +40,9 @@ def top_k_threshold(p, k):
 
 
 def truncated(p, threshold):
-  """Returns p without the tokens below the threshold, normalised."""
+  """Returns p without the tokens below the threshold, normalised; zeros if it keeps none."""
   kept = np.where(p >= threshold, p, 0)
-  return kept / kept.sum()
+  return kept / kept.sum() if kept.any() else kept
 
 
 def least_inflation(p, embedding, token, *, nonnegative=True):

@@ -108,7 +108,11 @@ def test_closed_port_fails_at_once(web):
 
 
 def test_a_hanging_resolver_is_bounded(web, monkeypatch):
-  monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(30))
+  def late(*args, **kwargs):
+    time.sleep(30)
+    raise socket.gaierror("the thread that asked outlives the test")
+
+  monkeypatch.setattr(socket, "getaddrinfo", late)
   start = time.monotonic()
   with pytest.raises(DownloadFailed, match=r"example.org:443 within 0.3 s \(no answer\)"):
     fetch.probe("https://example.org/x", seconds=0.3)
