@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from rankbias import report
-from rankbias.report import plots, style
 from rankbias.report.collect import collect
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -46,16 +45,8 @@ def make(synthetic, grid, tmp_path):
   return make
 
 
-def drawn(section, name):
-  (plot,) = (p for p in plots.shown(section) if p.name == name)
-  with style.styled():
-    figure = plot.draw(section)
-    figure.draw_without_rendering()
-  return figure
-
-
 @pytest.mark.parametrize("count", [1, 2, 4, 5])
-def test_figures_are_legible_and_show_the_numbers(count, make, is_legible):
+def test_figures_are_legible_and_show_the_numbers(count, make, is_legible, drawn):
   section = make(lambda seed: answers(seed, algorithms=ALGORITHMS[:count]))
   figure = drawn(section, "exact")
   is_legible(figure)
@@ -67,12 +58,12 @@ def test_figures_are_legible_and_show_the_numbers(count, make, is_legible):
   is_legible(drawn(section, "sharpness"))
 
 
-def test_a_length_that_was_not_asked_has_no_mark(make):
+def test_a_length_that_was_not_asked_has_no_mark(make, drawn):
   panel = drawn(make(), "exact").axes[2]
   assert panel.get_title() == "bfs" and len(panel.lines[0].get_xdata()) == 2
 
 
-def test_the_band_of_sharpness_spans_the_heads(make):
+def test_the_band_of_sharpness_spans_the_heads(make, drawn):
   spread = drawn(make(), "sharpness").axes[0]
   np.testing.assert_allclose(spread.lines[0].get_ydata(), [13.5, 18.0, 22.5])
   corners = spread.collections[0].get_paths()[0].vertices[:, 1]

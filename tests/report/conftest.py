@@ -7,6 +7,7 @@ import pytest
 from matplotlib.text import Text
 
 from rankbias import runs
+from rankbias.report import plots, style
 
 RTOL = [float(r) for r in np.logspace(-6, -0.5, 23)]
 STEPS = [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597, 2584, 4000]
@@ -233,3 +234,17 @@ def _is_drawn(ax, axis, extent):
   if axis.axis_name == "x":
     return ax.bbox.x0 - 1 <= (extent.x0 + extent.x1) / 2 <= ax.bbox.x1 + 1
   return ax.bbox.y0 - 1 <= (extent.y0 + extent.y1) / 2 <= ax.bbox.y1 + 1
+
+
+@pytest.fixture
+def drawn():
+  """drawn(section, name of a plot) -> its figure, laid out."""
+
+  def draw(section, name):
+    (plot,) = (p for p in plots.shown(section) if p.name == name)
+    with style.styled():
+      figure = plot.draw(section)
+      figure.draw_without_rendering()
+    return figure
+
+  return draw

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.text import Text
 
 from rankbias import ops, report
-from rankbias.report import dispersion, plots, style
+from rankbias.report import dispersion, plots
 from rankbias.report.collect import collect
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -35,20 +35,12 @@ def make(synthetic, grid, tmp_path):
   return make
 
 
-def drawn(section, name):
-  (plot,) = (p for p in plots.shown(section) if p.name == name)
-  with style.styled():
-    figure = plot.draw(section)
-    figure.draw_without_rendering()
-  return figure
-
-
 def lines(ax):
   return {line.get_label(): line for line in ax.lines}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_figure_is_legible(shape, make, is_legible):
+def test_every_figure_is_legible(shape, make, is_legible, drawn):
   heads, seeds = SHAPES[shape]
   section = make(heads, seeds)
   for plot in plots.shown(section)[: 7 if heads.get("fitted", True) else 6]:
@@ -60,7 +52,7 @@ def test_every_figure_is_legible(shape, make, is_legible):
       assert not a.padded(-2).overlaps(b), plot.name
 
 
-def test_heat_maps_show_the_weights_of_the_first_seed_by_size(make):
+def test_heat_maps_show_the_weights_of_the_first_seed_by_size(make, drawn):
   section, sizes = make({}), (16, 128, 1024)
   for name, column in (("attention", "as_trained"), ("attention_fitted", "fitted")):
     frames = [ax for ax in drawn(section, name).axes if ax.images]
@@ -74,7 +66,7 @@ def test_heat_maps_show_the_weights_of_the_first_seed_by_size(make):
       assert bottom > top  # the first set is the uppermost
 
 
-def test_accuracy_shows_means_the_paired_gain_ceiling_and_chance(make):
+def test_accuracy_shows_means_the_paired_gain_ceiling_and_chance(make, drawn):
   section = make({"sizes": DOUBLED})
   left, right = drawn(section, "retrieval").axes
   found = [m.record["retrieval"] for m in section.members]
@@ -91,7 +83,7 @@ def test_accuracy_shows_means_the_paired_gain_ceiling_and_chance(make):
     np.testing.assert_allclose(gains[label].get_ydata(), mean(column) - mean("as_trained"))
 
 
-def test_entropy_shows_every_remedy_below_a_uniform_row(make):
+def test_entropy_shows_every_remedy_below_a_uniform_row(make, drawn):
   section = make({"sizes": DOUBLED})
   (ax,) = drawn(section, "entropy").axes
   own = lines(ax)
@@ -115,7 +107,7 @@ def test_bounds_are_those_of_the_operation_and_hold_what_lies_between(spread):
   assert spaced[1] == pytest.approx(high[1])  # of two logits all spacings are one
 
 
-def test_bounds_far_away_are_given_in_words(make):
+def test_bounds_far_away_are_given_in_words(make, drawn):
   section = make({"sizes": DOUBLED, "spread": 300.0})
   left, _ = drawn(section, "bounds").axes
   assert "lower bound" not in lines(left)
@@ -126,7 +118,7 @@ def test_bounds_far_away_are_given_in_words(make):
   assert left.get_ylim()[0] < 1 / DOUBLED[-1]
 
 
-def test_near_bounds_are_drawn(make):
+def test_near_bounds_are_drawn(make, drawn):
   left, _ = drawn(make({"sizes": (16, 64), "spread": 0.7}), "bounds").axes
   own = lines(left)
   assert not left.texts
@@ -142,7 +134,7 @@ def test_polynomial_is_that_of_the_operation_with_its_range():
   assert (round(low, 3), round(high, 3)) == (0.849, 5.945)
 
 
-def test_fitted_curves_are_drawn_for_every_seed(make):
+def test_fitted_curves_are_drawn_for_every_seed(make, drawn):
   section = make({"sizes": DOUBLED}, seeds=3)
   _, right = drawn(section, "inverse_temperature").axes
   curves = [line for line in right.lines if line.get_marker() == "o"]

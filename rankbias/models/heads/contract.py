@@ -40,9 +40,12 @@ class Head(nn.Module):
     label_smoothing: float = 0.0,
   ) -> jax.Array:
     """The cross-entropy of every example in nats; labels are integers or distributions."""
-    return cross_entropy(
-      self(features), labels, temperature=temperature, label_smoothing=label_smoothing
-    )
+    logits, temperature = self.tempered(features, temperature)
+    return cross_entropy(logits, labels, temperature=temperature, label_smoothing=label_smoothing)
+
+  def tempered(self, features: jax.Array, temperature: jax.Array | float) -> tuple:
+    """What `loss` takes as logits, and the temperature that is left to divide them by."""
+    return self(features), temperature
 
 
 class MixtureHead(Head):
@@ -60,16 +63,9 @@ class MixtureHead(Head):
     """The logarithms of the class probabilities, in nats."""
     raise NotImplementedError(f"{type(self).__name__} does not say its log_probs.")
 
-  def loss(
-    self,
-    features: jax.Array,
-    labels: jax.Array,
-    temperature: jax.Array | float = 1.0,
-    label_smoothing: float = 0.0,
-  ) -> jax.Array:
-    """The cross-entropy of every example in nats; labels are integers or distributions."""
-    logs = self.log_probs(features, temperature)  # log_softmax leaves them as they are
-    return cross_entropy(logs, labels, label_smoothing=label_smoothing)
+  def tempered(self, features: jax.Array, temperature: jax.Array | float) -> tuple:
+    """The log-probabilities, which a log-softmax leaves as they are; no temperature is left."""
+    return self.log_probs(features, temperature), 1.0
 
 
 class Affine(nn.Module):
