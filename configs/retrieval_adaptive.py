@@ -6,13 +6,15 @@ arXiv:2410.01104).
 
   python experiments/main.py --config=configs/retrieval_adaptive.py
   python experiments/main.py --config=configs/retrieval_adaptive.py:paper
+  python experiments/main.py --config=configs/retrieval_adaptive.py:readings
 
 trains Deep Sets with one head of attention of width 128 on sets of 5 to 16 items that are drawn
 anew at every step (Adam at 1e-3, L2 of 1e-3, batches of 128), ten seeds side by side, for 20,000
 steps or the paper's 100,000, and measures sets of 16 to 16,384 items with the same parameters:
 without a remedy, with adaptive temperature, and with every other remedy. The depth of the MLPs (one
 hidden layer), projections without biases, logits without 1 / sqrt(128) and the decay inside Adam's
-gradient are readings of what is not known to us; each is a field.
+gradient are readings of what is not known to us; each is a field, and `readings` changes them one
+at a time, with three seeds each, so that one sees how much depends on them.
 
 Measured with `paper` (docs/results.md), accuracy in %, mean and standard deviation of ten seeds:
 
@@ -27,7 +29,7 @@ in 73 minutes of two busy CPU cores, of which the evaluation took 15.
 
 from math import log
 
-from rankbias.config import base, product, variants
+from rankbias.config import base, chain, product, variants
 
 REMEDIES = {
   "adaptive": {"name": "adaptive_temperature_softmax"},
@@ -38,11 +40,18 @@ REMEDIES = {
   "top_k": {"name": "topk_softmax", "k": 16},
   "hard_max": {"name": "topk_softmax", "k": 1},
 }
+ADAPTIVE = {"adaptive": REMEDIES["adaptive"]}
+READINGS = {
+  "model.depth": [1, 2],
+  "model.projection_bias": [False, True],
+  "model.scale_logits": [False, True],
+  "optimizer.name": ["adam", "adamw"],
+}
 
 
 def get_config(arg=""):
-  """Variants: `paper` takes 100,000 steps; `smoke` ends in seconds."""
-  names = variants(arg, ("paper", "smoke"))
+  """Variants: `paper` takes 100,000 steps, `readings` varies the recipe, `smoke` takes seconds."""
+  names = variants(arg, ("paper", "readings", "smoke"))
   c = base("retrieval_adaptive", arg)
   c.data.name = "max_retrieval"
   c.data.sizes = (5, 16)
@@ -67,6 +76,9 @@ def get_config(arg=""):
     "remedies": REMEDIES,
     "fit": {"sizes": tuple(2**k for k in range(4, 15)), "sets": 512},
   }
+  if "readings" in names:
+    c.evaluate.retrieval.update(sizes=tuple(2**k for k in range(4, 13)), remedies=ADAPTIVE)
+    del c.evaluate.retrieval.fit
   if "smoke" in names:
     c.steps, c.batch_size = 40, 16
     c.data.sizes = (5, 7)
@@ -79,5 +91,10 @@ def get_config(arg=""):
 
 
 def sweep(config):
-  """Ten seeds; two for the smoke test."""
+  """Ten seeds; three of the recipe and of each other reading of it; two for the smoke test."""
+  if config.name.endswith("readings"):
+    usual = {field: values[0] for field, values in READINGS.items()}
+    others = [{**usual, field: values[1]} for field, values in READINGS.items()]
+    seeds = product({"seed": [0, 1, 2]})
+    return chain(*([reading | seed for seed in seeds] for reading in (usual, *others)))
   return product({"seed": list(range(2 if config.name.endswith("smoke") else 10))})

@@ -14,7 +14,7 @@ FILES = sorted(CONFIGS.glob("*.py"))
 VARIANTS = {
   "cifar_T": ["resnet18", "vgg", "resnet18,smoke", "vgg,smoke"],
   "digits_T": ["dropout", "dropout,smoke"],
-  "retrieval_adaptive": ["paper"],
+  "retrieval_adaptive": ["paper", "readings"],
   "retrieval_beyond": ["long"],
   "clrs_text": ["cpu"],
 }
