@@ -18,6 +18,7 @@ from rankbias.rank.measures import (
   energy_rank,
   numerical_rank,
   participation_ratio,
+  press_rank,
   rankme,
   stable_rank,
 )
@@ -52,6 +53,7 @@ __all__ = [
   "numerical_rank",
   "participation_ratio",
   "power_law",
+  "press_rank",
   "rankme",
   "rbf_cka",
   "singular_values",

@@ -5,9 +5,12 @@ give 0 for a spectrum of zeros (a zero matrix uses no dimension) and NaN for one
 counts included: a diverged network must not pass for a collapsed one. Counts are therefore floats.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Real
 
 
@@ -42,6 +45,39 @@ def covariance_rank(
   """
   _check_rtol(rtol)
   return _count_above(singular_values, jnp.sqrt(jnp.asarray(rtol, float)))
+
+
+def press_rank(
+  singular_values: Real[ArrayLike, "*batch k"],
+  shape: Sequence[int],
+  *,
+  dtype: DTypeLike | None = None,
+) -> Float[Array, "*batch"]:
+  """Counts the singular values above the rounding of a matrix of this shape and dtype.
+
+  #{i : sigma_i > eps sqrt(m + n + 1) sigma_1 / 2} of a matrix [m, n]. The usual count in the
+  literature on the softmax bottleneck. Noise at the rounding of the data moves it from low to full.
+
+  Args:
+    shape: (m, n) of the matrix, as the spectrum may be padded.
+    dtype: of the numbers in the matrix; None is that of the singular values. Where float32 data
+      were decomposed in float64, say float32: the digits that they lack are noise.
+
+  Raises:
+    ValueError: the shape is not two sizes, or the dtype is not floating.
+
+  Example: press_rank([1., 1e-5, 1e-7], (200, 200)) is 2.
+  Source: Press et al. 2007, "Numerical Recipes", third edition, section 2.6.
+  """
+  values = _floats(singular_values)
+  dtype = jnp.dtype(values.dtype if dtype is None else dtype)
+  if len(shape) != 2 or min(shape) < 0 or not jnp.issubdtype(dtype, jnp.floating):
+    raise ValueError(
+      f"shape = {tuple(shape)}, dtype = {dtype}: give the two sizes of the matrix and the floating "
+      "type of its numbers, such as (200, 10000) and 'float32'."
+    )
+  level = 0.5 * np.sqrt(sum(shape) + 1) * float(jnp.finfo(dtype).eps)
+  return _count_above(values, level)
 
 
 @jax.jit
@@ -101,7 +137,8 @@ def energy_rank(
 ) -> Float[Array, "..."]:
   """Counts the directions that hold a fraction of the energy.
 
-  The smallest r with sum_{i<=r} sigma_i^2 >= fraction sum_i sigma_i^2.
+  The smallest r with sum_{i<=r} sigma_i^2 >= fraction sum_i sigma_i^2. What the literature on the
+  softmax bottleneck calls the effective rank at eps is this at fraction = 1 - eps.
 
   Args:
     fraction: in (0, 1], or an array of them, whose axes follow those of the batch.

@@ -149,6 +149,45 @@ def test_half_precision_spectra_are_measured_in_float32():
     assert measure(s) == pytest.approx(3000, rel=1e-2)
 
 
+def test_press_rank_counts_what_is_above_the_rounding_of_the_data():
+  m, n, k = 300, 200, 9
+  level = 0.5 * np.sqrt(m + n + 1) * np.finfo(np.float32).eps  # 1.3e-6
+  s = np.array([1, 0.1, level * 1.01, level * 0.99, 1e-12], np.float32)
+  assert rank.press_rank(s, (m, n)) == 3
+  assert rank.press_rank(s, (4 * m, 4 * n)) == 2
+  assert rank.press_rank(s, (m, n), dtype=jnp.bfloat16) == 2
+  np.testing.assert_array_equal(
+    rank.press_rank(np.stack([s, 0 * s, np.nan * s]), (m, n)), [3, 0, np.nan]
+  )
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(m, k)) @ rng.normal(size=(k, n))
+  with jax.enable_x64(True):
+    assert rank.press_rank(rank.singular_values(x), x.shape) == k
+    rounded = rank.singular_values(x.astype(np.float32).astype(np.float64))
+    assert rank.press_rank(rounded, x.shape) == n  # rounding to float32 is noise
+    assert rank.press_rank(rounded, x.shape, dtype="float32") == k
+    noisy = rank.singular_values(x + 1e-8 * rng.normal(size=(m, n)))
+    assert rank.press_rank(noisy, x.shape) == n  # and so is the least noise of any kind,
+    assert rank.energy_rank(noisy, fraction=1 - 1e-5) <= k  # which the share of energy ignores
+
+
+def test_the_effective_rank_of_the_bottleneck_literature_is_the_energy_rank_at_one_minus_eps():
+  with jax.enable_x64(True):
+    s = np.random.default_rng(0).gamma(0.1, size=400)
+    squares = np.sort(s**2)[::-1]
+    for eps in (1e-3, 1e-4, 1e-5):
+      enough = [k for k in range(1, 401) if squares[:k].sum() >= (1 - eps) * squares.sum()]
+      assert rank.energy_rank(s, fraction=1 - eps) == enough[0]
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4, 5), (-1, 3)])
+def test_press_rank_of_a_wrong_shape_or_type(shape):
+  with pytest.raises(ValueError, match="two sizes of the matrix"):
+    rank.press_rank(np.ones(3), shape)
+  with pytest.raises(ValueError, match="dtype = int32"):
+    rank.press_rank(np.ones(3), (3, 4), dtype=jnp.int32)
+
+
 @pytest.mark.parametrize("rtol", [-1e-3, 1.0, np.nan, np.array([0.1, 2])])
 def test_rtol_out_of_range(rtol):
   for measure in (rank.numerical_rank, rank.covariance_rank):
