@@ -8,6 +8,7 @@ from typing import Any
 from rankbias.data.digits import load_digits
 from rankbias.data.errors import DataFileError, DatasetUnavailable
 from rankbias.data.images import load_images
+from rankbias.data.language import load_language
 from rankbias.data.sets import load_max_retrieval
 from rankbias.data.source import Source
 from rankbias.data.text import load_clrs_text
@@ -23,6 +24,9 @@ DATASETS = {
   "fashion_mnist": partial(load_images, "fashion_mnist"),
   "max_retrieval": load_max_retrieval,
   "clrs_text": load_clrs_text,
+  "ptb": partial(load_language, "ptb"),
+  "wikitext2": partial(load_language, "wikitext2"),
+  "tiny_shakespeare": partial(load_language, "tiny_shakespeare"),
 }
 
 
