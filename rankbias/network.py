@@ -95,6 +95,13 @@ def make_apply_head(head) -> Callable:
   return lambda variables, features: head.apply(variables, features)
 
 
+def make_log_head(head) -> Callable:
+  """The `log_head` of a Predictor."""
+  return lambda variables, features, temperature: head.apply(
+    variables, features, temperature, method="log_probs"
+  )
+
+
 def convolves(config: ConfigDict) -> bool:
   """True when the config's model has a convolution."""
   make = MODELS[config.model.name]

@@ -127,7 +127,7 @@ def make_parts(config: ConfigDict, members: int, source: Source) -> Parts:
     steps = [step.with_fit_time(each, steps_per_epoch) for each in steps]
   length = steps_per_call(config)
   apply = network.make_apply(model, partial(source.inputs, dtype=config.dtype))
-  apply_head = network.make_apply_head(head)
+  apply_head, log_head = network.make_apply_head(head), network.make_log_head(head)
   return Parts(
     length=length,
     # One after another, which compiles in half the time of all at once, to the same bits.
@@ -139,6 +139,7 @@ def make_parts(config: ConfigDict, members: int, source: Source) -> Parts:
       apply_head,
       {"params": params["head"]},
       own["temperature"],
+      log_head,
     ),
     layers=model.act_names,
     weight_layers=model.weight_layers,

@@ -10,6 +10,7 @@ from typing import Any
 
 from rankbias.evaluate.accuracy import accuracy
 from rankbias.evaluate.exact_match import exact_match
+from rankbias.evaluate.perplexity import perplexity
 from rankbias.evaluate.predictor import Predictor
 from rankbias.evaluate.remedies import as_specs
 from rankbias.evaluate.retrieval import check_fit, fit_head, retrieval
@@ -23,15 +24,19 @@ EVALUATIONS = {
   "uncertainty": uncertainty,
   "retrieval": retrieval,
   "exact_match": exact_match,
+  "perplexity": perplexity,
 }
 
-LEAST = {"samples": 2}  # of options that count; 1 elsewhere
+LEAST = {"samples": 2, "context": 2}  # of options that count; 1 elsewhere
 COUNTS = ("sizes",)  # options that hold several counts
+TEXTS = ("ptb", "wikitext2", "tiny_shakespeare")  # data that are one stream of tokens
+STREAMED = ("perplexity",)  # evaluations of a whole stream
 # What a field of the config must be for an evaluation, in words and as a test.
 NEEDS = {
   "uncertainty": ("model.dropout", "above 0", lambda rate: (rate or 0) > 0),
   "retrieval": ("model.name", "'set_attention'", lambda name: name == "set_attention"),
   "exact_match": ("data.name", "'clrs_text'", lambda name: name == "clrs_text"),
+  **dict.fromkeys(STREAMED, ("data.name", f"one of {', '.join(TEXTS)}", lambda n: n in TEXTS)),
 }
 
 __all__ = [
@@ -42,6 +47,7 @@ __all__ = [
   "check_splits",
   "exact_match",
   "measure_layers",
+  "perplexity",
   "retrieval",
   "row_sharpness",
   "sharpness",
@@ -68,6 +74,8 @@ def check_options(chosen: Mapping[str, Mapping[str, Any]], fields: Mapping[str, 
         f"evaluate.{name} needs {field} {words}, and it is {fields.get(field, 'not set')}; "
         f"set it or remove evaluate.{name}"
       )
+    if name in STREAMED:
+      check_context(f"evaluate.{name}", options, fields)
     if options.get("remedies"):
       as_specs(options["remedies"])
     if options.get("fit"):
@@ -75,17 +83,29 @@ def check_options(chosen: Mapping[str, Mapping[str, Any]], fields: Mapping[str, 
       check_fit(options["fit"])
 
 
+def check_context(path: str, options: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+  """Raises where a whole stream would go through attention at once."""
+  if fields.get("model.name") == "transformer" and not options.get("context"):
+    raise ValueError(
+      f"{path}.context={options.get('context')}: attention over a whole stream fits no memory; "
+      f"give the tokens of a window, such as {path}.context=128"
+    )
+
+
 def check_splits(chosen: Mapping[str, Mapping[str, Any]], splits: Collection[str]) -> None:
   """Raises for an evaluation of a split that the data do not have.
 
   Args:
-    chosen: {evaluation: options}, of which those without an option `split` read what there is.
+    chosen: {evaluation: options}, of which those without an option `split` or `splits` read what
+      there is.
   """
   for name, options in chosen.items():
-    parameter = inspect.signature(EVALUATIONS[name]).parameters.get("split")
-    split = parameter and options.get("split", parameter.default)
-    if split and split not in splits:
-      raise ValueError(f"evaluate.{name}.split={split!r}: the data have {', '.join(splits)}")
+    parameters = inspect.signature(EVALUATIONS[name]).parameters
+    for option in parameters.keys() & {"split", "splits"}:
+      value = options.get(option, parameters[option].default)
+      for split in [value] if option == "split" else value:
+        if split not in splits:
+          raise ValueError(f"evaluate.{name}.{option}={value!r}: the data have {', '.join(splits)}")
 
 
 def _check_own(path: str, function: Callable, options: Mapping[str, Any]) -> None:

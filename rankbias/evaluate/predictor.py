@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rankbias import ops
+
 BATCH = 512  # examples a forward pass
 
 
@@ -19,6 +21,8 @@ class Predictor(NamedTuple):
     head: (head_params, features) -> logits [B, C], before any temperature.
     head_params: the head's variables.
     temperature: T of softmax(z / T).
+    log_head: (head_params, features, temperature) -> log-probabilities [..., C]; None where they
+      are those of softmax(z / T), which a mixture's are not unless T = 1.
 
   The functions of one program are the same objects for all its members, so what is compiled for
   one serves all.
@@ -29,6 +33,14 @@ class Predictor(NamedTuple):
   head: Callable[[Any, Any], Any]
   head_params: Any
   temperature: Any = 1.0
+  log_head: Callable[[Any, Any, Any], Any] | None = None
+
+  def log_probs(self, features: Any) -> Any:
+    """The log-probabilities of the classes, at the temperature."""
+    if self.log_head is not None:
+      return self.log_head(self.head_params, features, self.temperature)
+    logits = self.head(self.head_params, features)
+    return ops.log_softmax(logits, temperature=self.temperature)
 
   def numbers(self) -> tuple[Any, Any, Any]:
     """What may be traced or vmapped: everything but the functions."""
