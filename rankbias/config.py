@@ -37,7 +37,7 @@ MEMBER_FIELDS = (
 )
 
 # A sweep may give them a name, {"name": ..., **arguments}, or a list of these.
-NAMED_FIELDS = ("model.normalizer",)
+NAMED_FIELDS = ("model.normalizer", "head")
 
 
 def base(name: str, arg: str = "") -> ConfigDict:
@@ -83,7 +83,7 @@ def base(name: str, arg: str = "") -> ConfigDict:
   c.optimizer.head_weight_decay = 1.0  # factor on the head's weight decay
 
   c.measure = ConfigDict()  # what is measured while training
-  c.measure.count = 20  # log-spaced measurement steps
+  c.measure.count = 20  # log-spaced measurement steps; 0 is none
   c.measure.images = 512  # fixed training images
   c.evaluate = ConfigDict()  # what is measured at the end: name of an evaluation -> its options
   c.evaluate.accuracy = ConfigDict()
@@ -135,15 +135,15 @@ def override(config: ConfigDict, member: Mapping[str, Any]) -> ConfigDict:
   Example: override(c, {"model.normalizer": ["softmax", {"name": "topk_softmax", "k": 8}]}).
   """
   result = copy.deepcopy(config)
-  for field, value in member.items():
-    known = flatten(result)
-    if field in NAMED_FIELDS and any(f"{name}.".startswith(f"{field}.") for name in known):
-      known[field] = None  # of any type
-    if field not in known:
-      raise ValueError(
-        f"sweep field {field!r} is no field of the config; {did_you_mean(field, known)}"
-      )
-    with result.ignore_type():
+  with result.ignore_type():
+    for field, value in member.items():
+      known = flatten(result)
+      if field in NAMED_FIELDS and any(f"{name}.".startswith(f"{field}.") for name in known):
+        known[field] = None  # of any type
+      if field not in known:
+        raise ValueError(
+          f"sweep field {field!r} is no field of the config; {did_you_mean(field, known)}"
+        )
       result.update_from_flattened_dict({field: type_of(known[field], value, field)})
   return result
 

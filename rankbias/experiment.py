@@ -29,9 +29,9 @@ NOT_LOADED = ("fallback", "crop", "flip")  # fields of config.data that are not 
 LEAST = {
   0: (
     *("data.limit", "data.crop"),
-    *("steps_per_call", "members_per_program", "checkpoint_every"),
+    *("steps_per_call", "members_per_program", "checkpoint_every", "measure.count"),
   ),
-  1: ("steps", "batch_size", "measure.count", "measure.images"),
+  1: ("steps", "batch_size", "measure.images"),
 }
 
 
@@ -69,6 +69,8 @@ def run(
   if source is None:
     source = load_data(config)
   check_splits(config.evaluate, source.splits)
+  if config.measure.count:
+    source.fixed(1)  # raises where nothing can be measured
   built = program.build(configs, source)
   if record.is_writer():
     runs.prepare(
@@ -166,8 +168,9 @@ def train(config, built, source, folder, log, progress) -> Any:
       progress.say(f"continues from step {start} of {config.steps}")
     if record.is_writer():
       runs.trim(folder, start if start else -1)
+    measures = record.make_measure(config, built, source, log) if marks else None
     hooks = [
-      loop.Hook(frozenset(marks), record.make_measure(config, built, source, log)),
+      *([loop.Hook(frozenset(marks), measures)] if marks else []),
       loop.Hook(frozenset([*marks, *saves, *loop.every(config.steps, LOG_ROWS)]), running.write),
       loop.Hook(frozenset(saves), checkpoints.save),
     ]

@@ -13,7 +13,8 @@ from rankbias.train.progress import clock
 QUIET = 20  # seconds without a word about evaluations that last
 
 MEASURED = ("train", "test", "norms", "ranks", "tolerance")  # of a member; null where not measured
-ARRAYS = ("spectrum", "spectrum_centered", "weights")  # {name: array}, kept out of result.json
+# {name: array}, kept out of result.json
+ARRAYS = ("spectrum", "spectrum_centered", "weights", "curves")
 
 
 def evaluate(config, configs, built, source, state, say: Callable) -> tuple[dict, dict]:
@@ -26,7 +27,7 @@ def evaluate(config, configs, built, source, state, say: Callable) -> tuple[dict
     if entry["status"] == "finished":
       predictor = built.predictor(one["params"], one["extra"], one["numbers"])
       for name, options in config.evaluate.items():
-        entry |= EVALUATIONS[name](predictor, source, **options)
+        entry |= EVALUATIONS[name](predictor, source.seen_by(own.seed), **options)
     for kind in ARRAYS:
       arrays |= {f"{m}/{kind}/{name}": array for name, array in entry.pop(kind, {}).items()}
     entries.append(entry)

@@ -118,7 +118,7 @@ def test_the_folder_does_not_depend_on_the_machine():
     ({"seed": 2**32}, "seed=4294967296 must lie in"),
     ({"init_scale": math.nan}, "init_scale=nan must be a finite number > 0"),
     ({"measure.images": 0}, "measure.images=0 must be at least 1"),
-    ({"measure.count": 0}, "measure.count=0 must be at least 1"),
+    ({"measure.count": -1}, "measure.count=-1 must be at least 0"),
     ({"members_per_program": -1}, "members_per_program=-1 must be at least 0"),
     ({"steps_per_call": -1}, "steps_per_call=-1 must be at least 0"),
     ({"checkpoint_every": -5}, "checkpoint_every=-5 must be at least 0"),

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from rankbias.data.digits import load_digits
+from rankbias.data.dirichlet import load_dirichlet
 from rankbias.data.errors import DataFileError, DatasetUnavailable
 from rankbias.data.images import load_images
 from rankbias.data.language import load_language
@@ -24,6 +25,7 @@ DATASETS = {
   "fashion_mnist": partial(load_images, "fashion_mnist"),
   "max_retrieval": load_max_retrieval,
   "clrs_text": load_clrs_text,
+  "dirichlet": load_dirichlet,
   "ptb": partial(load_language, "ptb"),
   "wikitext2": partial(load_language, "wikitext2"),
   "tiny_shakespeare": partial(load_language, "tiny_shakespeare"),

@@ -78,6 +78,10 @@ class Source(_Fields):
     """The shape and dtype of `count` raw examples."""
     return jax.ShapeDtypeStruct((count, *self.shape), self.splits["test"]["x"].dtype)
 
+  def seen_by(self, seed: int) -> "Source":
+    """The data of the member with this seed: the same for all, unless a source says otherwise."""
+    return self
+
   def fixed(self, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The (x, y) on which a network is measured while it trains: always the same."""
     train = self._split("train")

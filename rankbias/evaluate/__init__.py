@@ -9,7 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from rankbias.evaluate.accuracy import accuracy
+from rankbias.evaluate.bottleneck import bottleneck
 from rankbias.evaluate.exact_match import exact_match
+from rankbias.evaluate.held_out import held_out
 from rankbias.evaluate.perplexity import perplexity
 from rankbias.evaluate.predictor import Predictor
 from rankbias.evaluate.remedies import as_specs
@@ -24,6 +26,7 @@ EVALUATIONS = {
   "uncertainty": uncertainty,
   "retrieval": retrieval,
   "exact_match": exact_match,
+  "bottleneck": bottleneck,
   "perplexity": perplexity,
 }
 
@@ -36,6 +39,7 @@ NEEDS = {
   "uncertainty": ("model.dropout", "above 0", lambda rate: (rate or 0) > 0),
   "retrieval": ("model.name", "'set_attention'", lambda name: name == "set_attention"),
   "exact_match": ("data.name", "'clrs_text'", lambda name: name == "clrs_text"),
+  "bottleneck": ("data.name", "'dirichlet'", lambda name: name == "dirichlet"),
   **dict.fromkeys(STREAMED, ("data.name", f"one of {', '.join(TEXTS)}", lambda n: n in TEXTS)),
 }
 
@@ -43,9 +47,12 @@ __all__ = [
   "EVALUATIONS",
   "Predictor",
   "accuracy",
+  "bottleneck",
+  "check_context",
   "check_options",
   "check_splits",
   "exact_match",
+  "held_out",
   "measure_layers",
   "perplexity",
   "retrieval",

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from rankbias.models.contexts import Contexts
 from rankbias.models.heads import HEADS, Head, LinearHead, MixtureHead
 from rankbias.models.mlp import MLP
 from rankbias.models.resnet import ResNet
@@ -28,6 +29,7 @@ MODELS = {
   "vgg": VGG,
   "set_attention": SetAttention,
   "transformer": Transformer,
+  "contexts": Contexts,
 }
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
   "MLP",
   "MODELS",
   "VGG",
+  "Contexts",
   "Head",
   "LinearHead",
   "MixtureHead",

@@ -25,9 +25,12 @@ class Interrupted(Exception):
 
 
 def log_spaced(steps: int, count: int) -> list[int]:
-  """About `count` steps from 0 to `steps`, dense at first: 0, 1, 2, 3, 5, 8, ..., steps."""
+  """About `count` steps from 0 to `steps`, dense at first: 0, 1, 2, 3, 5, 8, ..., steps.
+
+  A count of 1 is the last step alone, and 0 none.
+  """
   if count < 2:
-    return [steps]
+    return [steps] * count
   return sorted({0, steps, *np.geomspace(1, steps, count - 1).round().astype(int).tolist()})
 
 

@@ -1,0 +1,100 @@
+"""What an output layer makes of target distributions: fit, modes, rank, and its map of logits.
+
+Where the logits are an increasing function f of h W + b, with the kernel and bias of the head's
+last linear map, f is read off them, and W and b alone decide which classes can be the argmax.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rankbias import rank
+from rankbias.evaluate.predictor import Predictor
+
+EFFECTIVE = (1e-3, 1e-4, 1e-5)  # parts of the energy that an effective rank leaves out
+INCREASING = 1e-3  # of the range of the logits: the most by which rounding lets them fall
+
+
+def bottleneck(
+  predictor: Predictor, source: Any, *, others=None, points: int = 200
+) -> dict[str, Any]:
+  """Compares the network with its targets, distributions over M classes for N contexts.
+
+  Args:
+    points: at which an increasing map of the logits is kept.
+
+  Returns:
+    "bottleneck": "kl", the mean of KL(target || network) in nats; "mode_match", the part of the
+    contexts whose likeliest class is the target's; of the matrix [N, M] of log-probabilities
+    "press_rank" and "effective_rank" {eps: rank}; "argmaxable", how many classes can be the argmax,
+    and "increasing", whether the head's logits are an increasing map of a linear layer, without
+    which the former is None; "parameters" of the network. "curves": the singular values of that
+    matrix, "spectrum"; for an increasing map the ends of its bins, "inputs", and the mean of
+    f(z) - z there without the mean of it all, "map".
+  """
+  split = source.splits["train"]
+  q, values, ranks, logits, linear = jax.device_get(
+    _measure(predictor.apply, predictor.head, predictor.log_head, predictor.numbers(), split["x"])
+  )
+  p, q = np.float64(split["y"]), np.float64(q)
+  kl = np.where(p > 0, p * (np.log(np.where(p > 0, p, 1)) - q), 0).sum(-1)
+  sizes = [leaf.size for leaf in jax.tree.leaves((predictor.params, predictor.head_params))]
+  found = {
+    "kl": float(kl.mean()),
+    "mode_match": float((p.argmax(-1) == q.argmax(-1)).mean()),
+    "press_rank": int(ranks[0]),
+    "effective_rank": {f"{eps:g}": int(r) for eps, r in zip(EFFECTIVE, ranks[1], strict=True)},
+    "increasing": linear is not None and increases(linear, logits),
+    "argmaxable": None,
+    "parameters": sum(sizes),
+  }
+  curves = {"spectrum": values}
+  if found["increasing"]:
+    found["argmaxable"] = int(rank.argmaxable(*last_linear(predictor)).argmaxable.sum())
+    curves |= dict(zip(("inputs", "map"), graph(linear, logits, points), strict=True))
+  return {"bottleneck": found, "curves": curves}
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _measure(apply, head, log_head, numbers, x):
+  """Log-probabilities with their spectrum and ranks, logits, and the outputs of the linear map."""
+  params, head_params, temperature = numbers
+  predictor = Predictor(apply, params, head, head_params, temperature, log_head)
+  features = apply(params, x)[0]
+  logs = predictor.log_probs(features)
+  values = rank.singular_values(logs)
+  fractions = 1 - np.array(EFFECTIVE)
+  ranks = rank.press_rank(values, logs.shape), rank.energy_rank(values, fraction=fractions)
+  linear = last_linear(predictor)
+  if linear is not None and linear[0].shape[0] == features.shape[-1]:
+    linear = jnp.matmul(features, linear[0], precision="highest") + linear[1][None, :]
+  else:
+    linear = None
+  return logs, values, ranks, head(head_params, features), linear
+
+
+def last_linear(predictor: Predictor) -> tuple | None:
+  """The kernel [d, M] and bias [M] called "linear" in the head's parameters, None without them."""
+  own = predictor.head_params["params"].get("linear", {})
+  if "kernel" not in own:
+    return None
+  kernel = own["kernel"]
+  return kernel, own.get("bias", jnp.zeros(kernel.shape[1], kernel.dtype))
+
+
+def increases(inputs: np.ndarray, outputs: np.ndarray) -> bool:
+  """Tells whether outputs are one increasing function of inputs, up to rounding."""
+  outputs = outputs.ravel()[np.argsort(inputs, axis=None)]
+  fall = (np.maximum.accumulate(outputs) - outputs).max()
+  return bool(fall <= INCREASING * np.ptp(outputs))
+
+
+def graph(inputs: np.ndarray, outputs: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
+  """Places over the range of the inputs, and f - identity there without its mean over all."""
+  order = np.argsort(inputs, axis=None)
+  z, f = np.float64(inputs.ravel()[order]), np.float64(outputs.ravel()[order])
+  places = np.linspace(z[0], z[-1], points)
+  return places, np.interp(places, z, f) - places - (f - z).mean()
