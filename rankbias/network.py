@@ -11,6 +11,7 @@ from rankbias.models import MODELS, build_head, build_model
 from rankbias.train import parallel
 
 DROPOUT = 2  # the child of an example's key for dropout; the data draw from the children 0 and 1
+HEAD = 2**32 - 1  # the child of a step's key for the head; the others are positions in the batch
 
 
 def build(config: ConfigDict, source: Source):
@@ -18,14 +19,7 @@ def build(config: ConfigDict, source: Source):
   types = {"dtype": config.dtype, "param_dtype": config.dtype}
   model_options, head_options = config.model.to_dict(), config.head.to_dict()
   model = build_model(model_options.pop("name"), **model_options, **types, axis_name=parallel.AXIS)
-  head = build_head(head_options.pop("name"), source.num_classes, **head_options, **types)
-  for option in ("dropout", "weight_dropout"):
-    if rate := getattr(head, option, 0):
-      raise ValueError(
-        f"head.{option}={rate}: training draws no dropout inside a head, as what an example loses "
-        f"may not depend on the number of devices. Set head.{option}=0, or model.dropout."
-      )
-  return model, head
+  return model, build_head(head_options.pop("name"), source.num_classes, **head_options, **types)
 
 
 def init_variables(model, head, source: Source, key, dtype: str) -> tuple[dict, dict]:
@@ -56,16 +50,16 @@ def make_loss(model, head, source: Source, config: ConfigDict, variant: int = 0)
       jax.vmap(jax.random.fold_in, (0, None))(keys, DROPOUT),
       mutable=["batch_stats"],
     )
-    variables = {"params": params["head"]}
-    losses = head.apply(
-      variables,
+    losses, right = head.apply(
+      {"params": params["head"], "batch": {"positions": batch["positions"]}},
       features,
       labels,
-      temperature=numbers["temperature"],
-      label_smoothing=config.label_smoothing,
-      method="loss",
+      numbers["temperature"],
+      config.label_smoothing,
+      rngs={"dropout": jax.random.fold_in(key, HEAD)},
+      method="scored",
     )
-    right = (jnp.argmax(head.apply(variables, features), -1) == labels).astype(losses.dtype)
+    right = right.astype(losses.dtype)
     if weights is not None:
       weights = weights / jax.lax.pmean(weights.mean(), parallel.AXIS)
       losses, right = losses * weights, right * weights

@@ -1,4 +1,4 @@
-"""Options of the output layers: dropout, starts, frozen maps, and what is refused."""
+"""Options of the output layers: dropout, chunks, starts, frozen maps, and what is refused."""
 
 import dataclasses
 import functools
@@ -15,6 +15,7 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 quick = functools.partial(jax.jit, compiler_options=QUICK)
 F = np.random.default_rng(0).normal(size=(6, 12))
 Y = np.array([0, 1, 2, 3, 4, 0])
+TARGETS = np.full((6, 5), 0.2)
 DROPPING = {
   "dropout_decoupled": {},
   "mixture_of_softmaxes": {"components": 3},
@@ -68,6 +69,76 @@ def test_weight_dropout_keeps_the_expectation(double):
   plain, mean, deviation = outputs(jax.random.key(0))
   assert (deviation > 0.1).all()
   np.testing.assert_array_less(np.abs(mean - plain), 5 * deviation / 4000**0.5)
+
+
+def test_a_mask_is_one_of_the_example_for_its_whole_sequence(double):
+  """The linear map is the identity, so that what is dropped can be read off the logits."""
+  head = build_head("dropout_decoupled", 12, dropout=0.5, use_bias=False, **double)
+  params = {"linear": {"kernel": jnp.eye(12)}}
+
+  @quick
+  def kept(features, positions):
+    variables = {"params": params, "batch": {"positions": positions}}
+    return head.apply(variables, features, rngs={"dropout": jax.random.key(3)})
+
+  rows = kept(jnp.ones((6, 12)), jnp.arange(6))
+  sequences = kept(jnp.ones((6, 4, 12)), jnp.arange(6))
+  np.testing.assert_array_equal(sequences, np.repeat(rows[:, None], 4, 1))
+  assert set(np.unique(rows)) == {0, 2} and len(np.unique(rows, axis=0)) == 6
+  np.testing.assert_array_equal(kept(jnp.ones((2, 12)), jnp.array([4, 1])), rows[np.array([4, 1])])
+
+
+CHUNKED = {
+  "linear": {},
+  "sigsoftmax": {},
+  "generalized_sigsoftmax": {},
+  "tanh_cap": {"cap": 2.0},
+  "plif": {"knots": 16, "bound": 2.0, "scale": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", CHUNKED)
+def test_chunked_is_the_dense_loss(name, double):
+  features, labels = (
+    np.random.default_rng(3).normal(size=(3, 4, 12)),
+    np.arange(12).reshape(3, 4) % 5,
+  )
+
+  @quick
+  def both(temperature):
+    out = []
+    for chunked in (False, True):
+      head = build_head(name, 5, chunked=chunked, **CHUNKED[name], **double)
+      variables = head.init(jax.random.key(0), features)
+
+      def objective(v, h, t, head=head):
+        losses, correct = head.apply(v, h, labels, t, method="scored")
+        return jnp.sum(losses**2), (losses, correct)
+
+      out.append(jax.grad(objective, (0, 1, 2), has_aux=True)(variables, features, temperature))
+    return out
+
+  dense, chunked = both(1.7)
+  assert dense[1][1].any() and not dense[1][1].all()
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), chunked, dense)
+
+
+def test_chunked_holds_no_matrix_of_logits():
+  head = build_head("plif", 3000, chunked=True)
+  features, labels = jnp.ones((2500, 4)), jnp.zeros(2500, int)
+  variables = jax.eval_shape(head.init, jax.random.key(0), features)
+  run = jax.grad(lambda v: head.apply(v, features, labels, method="loss").sum())
+  assert "2500,3000" not in str(jax.make_jaxpr(run)(variables))
+
+
+@pytest.mark.parametrize(
+  ("labels", "smoothing"), [(TARGETS, 0.0), (Y, 0.1)], ids=["distributions", "smoothing"]
+)
+def test_chunked_refuses_other_targets(labels, smoothing):
+  head = build_head("linear", 5, chunked=True)
+  variables = {"params": {"linear": {"kernel": jnp.ones((12, 5)), "bias": jnp.ones(5)}}}
+  with pytest.raises(ValueError, match=f"label_smoothing={smoothing} and labels of dtype"):
+    head.apply(variables, jnp.float32(F), labels, 1.0, smoothing, method="loss")
 
 
 def test_partitions_start_as_the_linear_head_and_need_hidden_features(double):

@@ -51,8 +51,9 @@ def measured(name):
   """All that the contract speaks of, by one program; the temperatures are a vmapped axis."""
   head = build_head(name, 5, **TINY[name], **DOUBLE)
 
-  def loss(variables, temperature, labels=Y, features=F, **own):
-    return head.apply(variables, features, labels, temperature=temperature, method="loss", **own)
+  def loss(variables, temperature, labels=Y, features=F, method="loss", **own):
+    own |= {"temperature": temperature, "method": method}
+    return head.apply(variables, features, labels, **own)
 
   def at(variables, temperature):
     return {
@@ -60,6 +61,8 @@ def measured(name):
       "loss": loss(variables, temperature),
       "soft": loss(variables, temperature, TARGETS),
       "smooth": loss(variables, temperature, label_smoothing=0.2),
+      "scored": loss(variables, temperature, method="scored"),
+      "scored soft": loss(variables, temperature, TARGETS, method="scored"),
       "grads": jax.grad(lambda *a: loss(*a).mean(), (0, 1))(variables, temperature),
     }
 
@@ -92,6 +95,14 @@ class TestContract:
     np.testing.assert_allclose(out["soft"], -(TARGETS * log_p).sum(-1), rtol=1e-10)
     smooth = 0.8 * log_p[:, np.arange(6), Y] + 0.2 * log_p.mean(-1)
     np.testing.assert_allclose(out["smooth"], -smooth, rtol=1e-10)
+
+  def test_scored_is_the_loss_and_whether_it_is_right(self, name):
+    out = measured(name)
+    likeliest = out["log_p"].argmax(-1)
+    for case, loss, labels in (("scored", "loss", Y), ("scored soft", "soft", TARGETS.argmax(-1))):
+      losses, correct = out[case]
+      np.testing.assert_array_equal(losses, out[loss])
+      np.testing.assert_array_equal(correct, likeliest == labels)
 
   def test_gradients_are_finite_and_temperature_has_one(self, name):
     variables, temperature = measured(name)["grads"]

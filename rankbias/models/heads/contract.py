@@ -3,9 +3,11 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from rankbias.models.layers import LECUN
+from rankbias.models.layers import LECUN, dropout
 from rankbias.ops import cross_entropy, log_softmax
 
 
@@ -16,7 +18,7 @@ class Head(nn.Module):
 
   A head of this kind has raw logits z, its `__call__`. Use as `head.apply(variables, features,
   labels, temperature=T, method="loss")`. Where a head has a dropout, it acts when `apply` is given
-  `rngs={"dropout": key}`, and not otherwise.
+  `rngs={"dropout": key}`, and not otherwise; see `dropped`.
   """
 
   num_classes: int
@@ -40,8 +42,24 @@ class Head(nn.Module):
     label_smoothing: float = 0.0,
   ) -> jax.Array:
     """The cross-entropy of every example in nats; labels are integers or distributions."""
+    return self.scored(features, labels, temperature, label_smoothing)[0]
+
+  def scored(
+    self,
+    features: jax.Array,
+    labels: jax.Array,
+    temperature: jax.Array | float = 1.0,
+    label_smoothing: float = 0.0,
+  ) -> tuple[jax.Array, jax.Array]:
+    """The loss of every example, and whether its label is the likeliest class, by one evaluation.
+
+    The likeliest class is that at the temperature, the first of equals; the label of a distribution
+    is its likeliest class.
+    """
     logits, temperature = self.tempered(features, temperature)
-    return cross_entropy(logits, labels, temperature=temperature, label_smoothing=label_smoothing)
+    smoothed = {"temperature": temperature, "label_smoothing": label_smoothing}
+    wanted = labels if are_integers(labels) else jnp.argmax(labels, -1)
+    return cross_entropy(logits, labels, **smoothed), jnp.argmax(logits, -1) == wanted
 
   def tempered(self, features: jax.Array, temperature: jax.Array | float) -> tuple:
     """What `loss` takes as logits, and the temperature that is left to divide them by."""
@@ -100,6 +118,32 @@ def dense(head: Head, size: int, name: str, use_bias: bool = True, **options: An
   return nn.Dense(size, use_bias, **options, **types, name=name)
 
 
+def are_integers(labels: jax.Array) -> bool:
+  """True for class indices, False for distributions."""
+  return jnp.issubdtype(jnp.result_type(labels), jnp.integer)
+
+
 def dropped(head: Head, x: jax.Array, rate: float) -> jax.Array:
-  """Drops entries of x with probability `rate` where `apply` was given a key for dropout."""
-  return nn.Dropout(rate, deterministic=not head.has_rng("dropout"))(x)
+  """Drops entries of x, [B, ..., d] for B examples, where `apply` was given a key for dropout.
+
+  One mask [d] an example, drawn from the key and from the place of the example in the batch, and
+  locked over what stands between, the positions of a sequence. The places are 0..B-1, or those of
+  the collection {"batch": {"positions": int [B]}} that `apply` was given beside the parameters: so
+  what is dropped from an example does not depend on how the batch is cut into devices.
+  """
+  if not rate or not head.has_rng("dropout"):
+    return x
+  examples = x.shape[:-1][:1]
+  positions = head.get_variable("batch", "positions", jnp.arange(*examples or (1,)))
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(head.make_rng("dropout"), positions)
+  kept = dropout(jnp.ones((len(keys), x.shape[-1]), x.dtype), rate, keys, 0)
+  return x * kept.reshape(*examples, *[1] * (x.ndim - 2), x.shape[-1])
+
+
+def dropped_weights(head: Head, x: jax.Array, rate: float) -> jax.Array:
+  """Drops entries of x, which belongs to no example: one mask for the whole batch."""
+  if not rate or not head.has_rng("dropout"):
+    return x
+  keep = np.float32(1 - rate)  # the same draws in a float64 program
+  kept = jax.random.bernoulli(head.make_rng("dropout"), keep, x.shape)
+  return jnp.where(kept, x / (1 - rate), 0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rankbias import ops
-from rankbias.models.heads.contract import Head, dropped, output
+from rankbias.models.heads.contract import Head, dropped, dropped_weights, output
 from rankbias.models.layers import check_dropout
 
 ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu, "tanh": jnp.tanh}
@@ -18,8 +18,9 @@ class DrillHead(Head):
   """Logits by encoded label vectors, z = <h, E_depth> + b (`ops.drill_encoder`, arXiv:1905.05513).
 
   The rank is that of the linear head. Published for language models: depth 4, a sigmoid or ReLU, a
-  dropout of .6 before every layer (there one mask for a whole sequence, here one a number).
-  `previous` adds the layer before, `dual` encodes the features as well.
+  dropout of .6 before every layer, locked over a sequence. Here every number of the label vectors
+  is dropped by itself, and the features as `dropped` says. `previous` adds the layer before, `dual`
+  encodes the features as well.
   """
 
   depth: int = 4
@@ -40,9 +41,9 @@ class DrillHead(Head):
       raise ValueError(f"depth={self.depth} must be at least 0, where the head is linear.")
     features = features.astype(self.dtype)
     kernel, bias = output(self, features.shape[-1])
-    labels = _encoded(self, kernel.T, "labels")
+    labels = _encoded(self, kernel.T, "labels", dropped_weights)
     if self.dual:
-      features = _encoded(self, features, "features")
+      features = _encoded(self, features, "features", dropped)
     logits = jnp.matmul(features, labels.T)
     return logits if bias is None else logits + jnp.expand_dims(bias, range(logits.ndim - 1))
 
@@ -62,12 +63,12 @@ class Layers(nn.Module):
     return kernel.astype(self.dtype), bias.astype(self.dtype)
 
 
-def _encoded(head, vectors, name):
+def _encoded(head, vectors, name, drop):
   layers = Layers(head.depth, head.dtype, head.param_dtype, name=name)(vectors.shape[-1])
   return ops.drill_encoder(
     vectors,
     *layers,
     activation=ACTIVATIONS[head.activation],
     previous=head.previous,
-    between=lambda x, _: dropped(head, x, head.dropout),
+    between=lambda x, _: drop(head, x, head.dropout),
   )

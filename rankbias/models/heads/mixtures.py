@@ -17,8 +17,8 @@ class MixtureOfSoftmaxesHead(MixtureHead):
       g_k = tanh(V_k h + c_k)    pi = softmax(U h)    p = sum_k pi_k softmax((W g_k + b) / T)
 
   The rank of log p is not bounded by the width. See `ops.mixture_log_probs` for what it costs.
-  Published language models have K = 15 and a dropout of .29 on the contexts; `width` is the size of
-  a context, None for that of the features.
+  Published language models have K = 15 and a dropout of .29 on the contexts, one mask for a whole
+  sequence, as here; `width` is the size of a context, None for that of the features.
   """
 
   components: int = 15
@@ -101,5 +101,5 @@ def _contexts(head, features, count, width, name):
   width = features.shape[-1] if width is None else width
   if width < 1:
     raise ValueError(f"width={width} must be at least 1, or None for that of the features.")
-  contexts = jnp.tanh(dense(head, count * width, name)(features))
-  return dropped(head, contexts.reshape(*features.shape[:-1], count, width), head.dropout)
+  contexts = dropped(head, jnp.tanh(dense(head, count * width, name)(features)), head.dropout)
+  return contexts.reshape(*features.shape[:-1], count, width)

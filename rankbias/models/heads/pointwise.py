@@ -1,5 +1,8 @@
 """Output layers with an increasing map on the logits before the softmax."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 
 from rankbias import ops
@@ -12,9 +15,9 @@ class SigsoftmaxHead(LinearHead):
   p = softmax(f(z) / T),  f(z) = z + log sig(z)
   """
 
-  def __call__(self, features: jax.Array) -> jax.Array:
-    """The mapped logits f(z), before the division by the temperature."""
-    return ops.sigsoftmax_logits(self.linear(features))
+  def logit_map(self) -> Callable[[jax.Array], jax.Array]:
+    """The map f."""
+    return ops.sigsoftmax_logits
 
 
 class GeneralizedSigsoftmaxHead(LinearHead):
@@ -26,10 +29,9 @@ class GeneralizedSigsoftmaxHead(LinearHead):
   knee: float = -1.5
   slope: float = 2.5
 
-  def __call__(self, features: jax.Array) -> jax.Array:
-    """The mapped logits f(z), before the division by the temperature."""
-    logits = self.linear(features)
-    return ops.generalized_sigsoftmax_logits(logits, knee=self.knee, slope=self.slope)
+  def logit_map(self) -> Callable[[jax.Array], jax.Array]:
+    """The map f."""
+    return partial(ops.generalized_sigsoftmax_logits, knee=self.knee, slope=self.slope)
 
 
 class TanhCapHead(LinearHead):
@@ -37,9 +39,9 @@ class TanhCapHead(LinearHead):
 
   cap: float = 30.0
 
-  def __call__(self, features: jax.Array) -> jax.Array:
-    """The mapped logits f(z), before the division by the temperature."""
-    return ops.tanh_cap(self.linear(features), cap=self.cap)
+  def logit_map(self) -> Callable[[jax.Array], jax.Array]:
+    """The map f."""
+    return partial(ops.tanh_cap, cap=self.cap)
 
 
 class PlifHead(LinearHead):
@@ -63,7 +65,7 @@ class PlifHead(LinearHead):
 
     self.parameters = self.param("plif", start)
 
-  def __call__(self, features: jax.Array) -> jax.Array:
-    """The mapped logits f(z), before the division by the temperature."""
+  def logit_map(self) -> Callable[[jax.Array], jax.Array]:
+    """The map f."""
     fixed = jax.lax.stop_gradient(self.parameters) if self.frozen else self.parameters
-    return ops.plif(self.linear(features), fixed, bound=self.bound)
+    return ops.plif_map(fixed, bound=self.bound)
