@@ -12,6 +12,7 @@ from rankbias.train import parallel
 
 DROPOUT = 2  # the child of an example's key for dropout; the data draw from the children 0 and 1
 HEAD = 2**32 - 1  # the child of a step's key for the head; the others are positions in the batch
+WEIGHTS = 2**32 - 2  # the child of a step's key for dropout of weights, one for the whole batch
 
 
 def build(config: ConfigDict, source: Source):
@@ -19,6 +20,11 @@ def build(config: ConfigDict, source: Source):
   types = {"dtype": config.dtype, "param_dtype": config.dtype}
   model_options, head_options = config.model.to_dict(), config.head.to_dict()
   model = build_model(model_options.pop("name"), **model_options, **types, axis_name=parallel.AXIS)
+  if getattr(model, "vocabulary", source.num_classes) < source.num_classes:
+    raise ValueError(
+      f"model.vocabulary={model.vocabulary} is too small: {source.name} has {source.num_classes} "
+      f"different tokens. Set model.vocabulary={source.num_classes}."
+    )
   return model, build_head(head_options.pop("name"), source.num_classes, **head_options, **types)
 
 
@@ -29,6 +35,33 @@ def init_variables(model, head, source: Source, key, dtype: str) -> tuple[dict, 
   x = source.inputs(jnp.zeros(shape.shape, shape.dtype), dtype)
   (features, _), variables = model.init_with_output(model_key, x, False)
   return dict(variables), head.init(head_key, features)
+
+
+def init_carry(model, count: int) -> dict:
+  """What the model carries from step to step, at first: for models with `start`, of all sequences.
+
+  Returns {"carry": ...} or {}, with `count` sequences, the whole batch, on every device.
+  """
+  return {"carry": {"state": model.start(count)}} if hasattr(model, "start") else {}
+
+
+def own_rows(extra: dict, positions) -> dict:
+  """What this device's sequences carry; the other collections as they are."""
+  own = {"carry": jax.tree.map(lambda x: x[positions], extra["carry"])} if "carry" in extra else {}
+  return extra | own
+
+
+def all_rows(updated: dict, before: dict, positions) -> dict:
+  """Puts the rows of this device into zeros, times the devices: their mean is the whole batch."""
+  if "carry" not in before:
+    return updated
+  devices = jax.lax.psum(1, parallel.AXIS)
+  carry = jax.tree.map(
+    lambda rows, whole: jnp.zeros_like(whole).at[positions].set(rows * devices),
+    updated["carry"],
+    before["carry"],
+  )
+  return updated | {"carry": carry}
 
 
 def make_loss(model, head, source: Source, config: ConfigDict, variant: int = 0) -> Callable:
@@ -43,13 +76,15 @@ def make_loss(model, head, source: Source, config: ConfigDict, variant: int = 0)
     x, labels, weights = source.examples(
       batch, keys, variant, dtype=config.dtype, crop=config.data.crop, flip=config.data.flip
     )
-    (features, _), extra = model.apply(
-      {"params": params["model"], **extra},
+    (features, _), updated = model.apply(
+      {"params": params["model"], **own_rows(extra, batch["positions"])},
       x,
       True,
       jax.vmap(jax.random.fold_in, (0, None))(keys, DROPOUT),
-      mutable=["batch_stats"],
+      rngs={"weights": jax.random.fold_in(key, WEIGHTS)},
+      mutable=["batch_stats", "carry"],
     )
+    extra = all_rows(dict(updated), extra, batch["positions"])
     losses, right = head.apply(
       {"params": params["head"], "batch": {"positions": batch["positions"]}},
       features,
@@ -63,7 +98,7 @@ def make_loss(model, head, source: Source, config: ConfigDict, variant: int = 0)
     if weights is not None:
       weights = weights / jax.lax.pmean(weights.mean(), parallel.AXIS)
       losses, right = losses * weights, right * weights
-    return losses.mean(), ({"accuracy": right.mean()}, dict(extra))
+    return losses.mean(), ({"accuracy": right.mean()}, extra)
 
   return loss
 

@@ -16,6 +16,7 @@ from flax import linen as nn
 
 from rankbias.models.contexts import Contexts
 from rankbias.models.heads import HEADS, Head, LinearHead, MixtureHead
+from rankbias.models.lstm import LSTM
 from rankbias.models.mlp import MLP
 from rankbias.models.resnet import ResNet
 from rankbias.models.set_attention import SetAttention
@@ -29,11 +30,13 @@ MODELS = {
   "vgg": VGG,
   "set_attention": SetAttention,
   "transformer": Transformer,
+  "lstm": LSTM,
   "contexts": Contexts,
 }
 
 __all__ = [
   "HEADS",
+  "LSTM",
   "MLP",
   "MODELS",
   "VGG",
