@@ -114,6 +114,7 @@ def make_parts(config: ConfigDict, members: int, source: Source) -> Parts:
     seed, scale, own = one
     init_key, train_key = jax.random.split(jax.random.key(seed))
     variables, head_variables = network.init_variables(model, head, source, init_key, config.dtype)
+    variables |= network.init_carry(model, config.batch_size)
     params = {
       "model": scale_kernels(variables.pop("params"), scale),
       "head": scale_kernels(head_variables["params"], scale),
