@@ -28,8 +28,9 @@ KEPT = 2**25  # logits that reduction="mean" keeps
 class CrossEntropyAux(NamedTuple):
   """What the streamed cross-entropy knows of every token beside its loss.
 
-  logsumexp, of the scores f(z) / T, is differentiable unless reduction is "mean". correct says that
-  the label is the argmax, the first of equals. Tokens left out have 0 and False.
+  logsumexp is that of the scores f(z) / T. It has a gradient with one loss a token, and none
+  (`jax.lax.stop_gradient`) with reduction "mean". correct says that the label is the argmax, the
+  first of equals. Tokens left out have 0 and False.
   """
 
   logsumexp: Float[Array, "..."]
@@ -55,8 +56,9 @@ def linear_cross_entropy(
 
   Logits appear in blocks of tokens x classes, and again in the derivative. With reduction "mean",
   over the tokens that `where` keeps (0 if none), the gradients are formed along with the value from
-  one block of tokens, all classes: 3 matrix products instead of 4. Sums, loss and logsumexp are in
-  float32 or wider, also of bfloat16. There is no forward mode.
+  one block of tokens, all classes: 3 matrix products instead of 4. They are those of the loss, and
+  aux.logsumexp has none then: a penalty on it (a z-loss) takes reduction None. Sums, loss and
+  logsumexp are in float32 or wider, also of bfloat16. There is no forward mode.
 
   Args:
     kernel: W, [d, V] in the layout "dv" (Flax) or [V, d] in "vd" (a tied embedding, not copied).

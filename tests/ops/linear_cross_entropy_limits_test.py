@@ -49,6 +49,19 @@ def test_memory(reduction):
   assert compiled.memory_analysis().temp_size_in_bytes < 2048 * 1030 * 4 / 6
 
 
+@pytest.mark.parametrize("reduction", [None, "mean"])
+def test_the_log_sum_exp_has_a_gradient_unless_the_loss_is_a_mean(reduction):
+  rng = np.random.default_rng(3)
+  h, w = rng.normal(size=(6, 4)).astype("f4"), rng.normal(size=(4, 5)).astype("f4")
+
+  def penalty(w):
+    return ops.linear_cross_entropy(h, w, np.zeros(6, int), reduction=reduction)[1].logsumexp.sum()
+
+  gradient = jax.grad(penalty)(w)
+  expected = 0 if reduction else h.T @ np.asarray(jax.nn.softmax(h @ w))
+  np.testing.assert_allclose(gradient, np.broadcast_to(expected, w.shape), rtol=1e-4, atol=1e-5)
+
+
 H, W, Y = np.ones((2, 3, 4), "f4"), np.ones((4, 5), "f4"), np.zeros((2, 3), int)
 REFUSED = {
   "label too large": ((H, W, Y + 5), {}, r"labels hold 5, and the classes are 0\.\.4"),
