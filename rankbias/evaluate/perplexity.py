@@ -40,10 +40,15 @@ def perplexity(
   found = {"perplexity": {}, "cross_entropy": {}, "tokens": {}}
   for split in splits:
     loss = stream_loss(predictor, source, split, lanes=lanes, context=context)
-    found["perplexity"][split] = math.exp(loss) if loss < 700 else math.inf
+    found["perplexity"][split] = exponential(loss)
     found["cross_entropy"][split] = loss
     found["tokens"][split] = len(source.tokens(split)) - 1
   return found
+
+
+def exponential(loss: float) -> float:
+  """Returns exp(loss), infinite where that is beyond floating point."""
+  return math.inf if loss > 700 else math.exp(loss)
 
 
 def stream_loss(

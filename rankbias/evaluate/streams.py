@@ -15,7 +15,7 @@ import numpy as np
 
 from rankbias.evaluate.predictor import Predictor
 
-PASS = 2**17  # tokens in one pass of the network
+PASS = 2**16  # tokens in one pass of the network
 PAIRS = 2**21  # pairs of tokens of a window in one pass, since attention may hold them all
 
 
@@ -30,8 +30,8 @@ def contexts(
   if len(tokens) < 2:
     raise ValueError(f"tokens: a stream of {len(tokens)} has nothing to predict; give at least 2")
   starts, length, skipped = pieces(len(tokens) - 1, lanes, context)
-  size = PAIRS // length**2 if context else PASS // length
-  size = min(max(size, 1), len(starts))
+  size = max(PAIRS // length**2 if context else PASS // length, 1)
+  size = -(-len(starts) // -(-len(starts) // size))  # passes of equal size
   for first in range(0, len(starts), size):
     rows = np.arange(first, first + size)
     place = starts[np.minimum(rows, len(starts) - 1)][:, None] + np.arange(length)
