@@ -22,6 +22,7 @@ from rankbias.rank.measures import (
   rankme,
   stable_rank,
 )
+from rankbias.rank.output_width import OutputWidth, width_from_outputs
 from rankbias.rank.power_law import PowerLaw, alpha_req, power_law
 from rankbias.rank.similarity import linear_cka, rbf_cka
 from rankbias.rank.spectrum import default_method, singular_values
@@ -38,6 +39,7 @@ __all__ = [
   "ArgmaxableSets",
   "ClassStatistics",
   "NeuralCollapse",
+  "OutputWidth",
   "PowerLaw",
   "alpha_req",
   "argmaxable",
@@ -63,4 +65,5 @@ __all__ = [
   "spectrum_merge",
   "spectrum_update",
   "stable_rank",
+  "width_from_outputs",
 ]
