@@ -49,11 +49,9 @@ def loss_and_gradient(config, source, key=0):
   return jax.jit(jax.value_and_grad(run))(params)
 
 
-HEADS = {
-  "linear": {},
+HEADS = {  # what they drop: features and weights, contexts
   "dropout_decoupled": {"dropout": 0.3, "weight_dropout": 0.2},
   "mixture_of_softmaxes": {"components": 2, "dropout": 0.3},
-  "drill": {"depth": 1, "dual": True, "dropout": 0.3},
 }
 
 
