@@ -82,6 +82,9 @@ def base(name: str, arg: str = "") -> ConfigDict:
   c.optimizer.head_learning_rate = 1.0  # factor on the head's learning rate
   c.optimizer.head_weight_decay = 1.0  # factor on the head's weight decay
 
+  # Early stopping, {"split", "every": steps, "patience": measurements or 0}; empty is off. The loss
+  # on the split is measured every so many steps; the parameters with the lowest are evaluated.
+  c.select = ConfigDict()
   c.measure = ConfigDict()  # what is measured while training
   c.measure.count = 20  # log-spaced measurement steps; 0 is none
   c.measure.images = 512  # fixed training images
@@ -180,6 +183,8 @@ def scientific(config: ConfigDict) -> dict[str, Any]:
     for key in path:
       inner = inner[key]
     inner.pop(last, None)
+  if nested.get("select") == {}:  # as in runs from before there was such a field
+    del nested["select"]
   return nested
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from threadpoolctl import threadpool_limits
 
-from rankbias import data, program, record, result, runs
+from rankbias import data, program, record, result, runs, selection
 from rankbias.config import did_you_mean, flatten, override, scientific
 from rankbias.data.source import Source
 from rankbias.evaluate import check_options, check_splits
@@ -69,6 +69,7 @@ def run(
   if source is None:
     source = load_data(config)
   check_splits(config.evaluate, source.splits)
+  selection.check_data(config.select, source)
   if config.measure.count:
     source.fixed(1)  # raises where nothing can be measured
   built = program.build(configs, source)
@@ -138,6 +139,7 @@ def check(config: ConfigDict) -> None:
   if config.dtype == "float64" and not jax.config.jax_enable_x64:
     raise ValueError("dtype='float64' needs 64-bit JAX; start with JAX_ENABLE_X64=1")
   check_options(config.evaluate, flat)
+  selection.check(config.select, flat)
   optimizer.check(config.optimizer)
   parallel.check_batch(config.batch_size)
 
@@ -171,6 +173,7 @@ def train(config, built, source, folder, log, progress) -> Any:
     measures = record.make_measure(config, built, source, log) if marks else None
     hooks = [
       *([loop.Hook(frozenset(marks), measures)] if marks else []),
+      *selection.make_hooks(config, built, source, log),
       loop.Hook(frozenset([*marks, *saves, *loop.every(config.steps, LOG_ROWS)]), running.write),
       loop.Hook(frozenset(saves), checkpoints.save),
     ]
@@ -196,6 +199,7 @@ def train(config, built, source, folder, log, progress) -> Any:
       on_metrics=on_metrics,
       # The processes of a job notice a signal at different steps and cannot save one state.
       on_interrupt=checkpoints.save if jax.process_count() == 1 else lambda *_: None,
+      ended=selection.make_ended(config.select),
     )
   progress.close()
   return parallel.one_device(state)

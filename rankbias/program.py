@@ -119,7 +119,8 @@ def make_parts(config: ConfigDict, members: int, source: Source) -> Parts:
       "model": scale_kernels(variables.pop("params"), scale),
       "head": scale_kernels(head_variables["params"], scale),
     }
-    return step.init_state(params, variables, jax.random.key_data(train_key), own, make_optimizer)
+    state = step.init_state(params, variables, jax.random.key_data(train_key), own, make_optimizer)
+    return step.with_best(state) if config.select else state
 
   losses = [network.make_loss(model, head, source, config, v) for v in range(source.variants)]
   steps = [step.make_step(loss, make_optimizer) for loss in losses]

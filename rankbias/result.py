@@ -25,7 +25,8 @@ def evaluate(config, configs, built, source, state, say: Callable) -> tuple[dict
     one = jax.tree.map(lambda x, m=m: x[m], state)
     entry = outcome(own, built.numbers[m], jax.device_get(one))
     if entry["status"] == "finished":
-      predictor = built.predictor(one["params"], one["extra"], one["numbers"])
+      trained = one.get("best", one)
+      predictor = built.predictor(trained["params"], trained["extra"], one["numbers"])
       for name, options in config.evaluate.items():
         entry |= EVALUATIONS[name](predictor, source.seen_by(own.seed), **options)
     for kind in ARRAYS:
@@ -58,6 +59,8 @@ def evaluate(config, configs, built, source, state, say: Callable) -> tuple[dict
 def outcome(config: ConfigDict, numbers: Mapping[str, float], state: Any) -> dict[str, Any]:
   """What became of a member, from its final state."""
   stopped, fitted = int(state["stopped_at"]), int(state["fitted_at"])
+  best = state.get("best")
+  kept = {"best": {"step": int(best["step"]), "loss": float(best["loss"])}} if best else {}
   return {
     "temperature": config.temperature,
     "seed": config.seed,
@@ -67,5 +70,6 @@ def outcome(config: ConfigDict, numbers: Mapping[str, float], state: Any) -> dic
     "stopped_at": stopped if stopped >= 0 else None,
     "last": {name: float(state["last"][name]) for name in ("loss", "accuracy")},
     "step_99": fitted if fitted >= 0 else None,
+    **kept,
     **dict.fromkeys(MEASURED),
   }

@@ -17,7 +17,7 @@ class Hook(NamedTuple):
   """Something to do with the state when certain numbers of steps have been taken."""
 
   stops: frozenset[int]
-  call: Callable[[int, Any], None]  # (steps taken, state)
+  call: Callable[[int, Any], Any]  # (steps taken, state) -> a new state, or None to keep it
 
 
 class Interrupted(Exception):
@@ -52,6 +52,7 @@ def train(
   hooks: Sequence[Hook],
   on_metrics: Callable[[int, dict, float], None],
   on_interrupt: Callable[[int, Any], None],
+  ended: Callable[[int, Any], bool] = lambda step, state: False,
 ) -> Any:
   """Takes the steps from `start` to `steps` and returns the final state.
 
@@ -64,22 +65,24 @@ def train(
       run starts there.
     on_metrics: (first step, {name: [steps, members]}, seconds) after every call.
     on_interrupt: (steps taken, state) before `Interrupted` is raised.
+    ended: (steps taken, state) -> whether no further step is needed.
 
   Raises:
     Interrupted: on SIGTERM or SIGINT, between two calls.
   """
   stops = sorted(set().union(*(hook.stops for hook in hooks), {steps}))
 
-  def visit(step):
+  def visit(step, state):
     for hook in hooks:
-      if step in hook.stops:
-        hook.call(step, state)
+      new = hook.call(step, state) if step in hook.stops else None
+      state = state if new is None else new
+    return state
 
   if start == 0:
-    visit(0)
+    state = visit(0, state)
   step = start
   with stop_requested() as asked:
-    while step < steps:
+    while step < steps and not ended(step, state):
       end = min([step + length, *(s for s in stops if s > step)])
       began = time.perf_counter()
       state, metrics = chunk(state, make_feed(rows, variant, step, end, length), constants)
@@ -87,7 +90,7 @@ def train(
       metrics = {name: values[: end - step] for name, values in metrics.items()}
       on_metrics(step, metrics, time.perf_counter() - began)
       step = end
-      visit(step)
+      state = visit(step, state)
       if asked.is_set() and step < steps:
         on_interrupt(step, state)
         raise Interrupted(f"stopped on request after {step} of {steps} steps")

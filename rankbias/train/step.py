@@ -12,6 +12,7 @@ State is a plain dict, so that a checkpoint can hold it and a test can read it:
   last        {"loss", "accuracy"}, the last finite training numbers
   right       images classified right in the current epoch when visited
   fitted_at   end of the first epoch with at least 99 % of its images right when visited, or -1
+  best        {"loss", "step", "params", "extra"} of the lowest loss on a split, if one is measured
 """
 
 from collections.abc import Callable, Sequence
@@ -39,6 +40,12 @@ def init_state(params, extra, key, numbers, optimizer: Callable) -> dict[str, An
     "right": jnp.float32(0),
     "fitted_at": jnp.int32(-1),
   }
+
+
+def with_best(state: dict[str, Any]) -> dict[str, Any]:
+  """The state with a place for the best parameters on a split: before it is measured, the first."""
+  kept = {name: state[name] for name in ("params", "extra")}
+  return state | {"best": {"loss": jnp.float32(jnp.inf), "step": jnp.int32(0), **kept}}
 
 
 def make_step(loss: Callable, optimizer: Callable) -> Callable:
