@@ -12,7 +12,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "colabs").glob("*.ipynb"))
 CELL_LINES = 16
 # Members of each run.
-TRAINED = {"rank_and_temperature": [2], "sharp_attention": [2], "softmax_family": []}
+TRAINED = {
+  "rank_and_temperature": [2],
+  "sharp_attention": [2],
+  "softmax_bottleneck": [],
+  "softmax_family": [],
+}
 
 
 def code(path):
