@@ -2,13 +2,18 @@
 
   python benchmarks/output_layers.py --out=output_layers.jsonl
   python benchmarks/output_layers.py --tokens=1024 --classes=8000
+  python benchmarks/output_layers.py --layers="dense;chunked" --chunk 1024 4096
   python benchmarks/output_layers.py --quick                       seconds
 
 `dense` forms all logits and takes optax's cross-entropy. A layer whose temporaries exceed
 --gigabytes is timed on fewer tokens, which its row says; time and memory are scaled to all of them.
 `chunked` is ops.linear_cross_entropy with a cotangent for every token, `mean` with the gradients
-formed in the forward pass, and the rows below it are the same with a map on the logits. Memory is
-what the compiler reserves beside arguments and results, that is, beside parameters and gradients.
+formed in the forward pass, and the rows below it are the same with a map on the logits. Heads that
+have no such loss, all mixtures among them, are evaluated on one block of tokens after the other,
+and again for the derivative, so that the logits of one block exist at a time. They are timed on
+--head_tokens and scaled, as they take a block as long as any other; their memory is that of all
+tokens. Memory is what the compiler reserves beside arguments and results, that is, beside
+parameters and gradients.
 """
 
 import argparse
@@ -20,21 +25,39 @@ import jax.numpy as jnp
 import optax
 from timing import alternate, machine, ratio, summary, write
 
-from rankbias import ops
+from rankbias import models, ops
+
+BLOCK = 512  # tokens of a block of a head
 
 
-def dense(features, kernel, labels, own):
+def dense(features, kernel, labels, own, chunk):
   """Losses from the matrix of logits."""
-  del own
+  del own, chunk
   wide = jnp.matmul(features, kernel, preferred_element_type=jnp.float32)
   return optax.softmax_cross_entropy_with_integer_labels(wide, labels)
 
 
-def chunked(features, kernel, labels, own, *, logit_map=None, reduction=None):
+def chunked(features, kernel, labels, own, chunk, *, logit_map=None, reduction=None):
   """Losses without that matrix; logit_map(own) makes the map of its parameters."""
   function = None if logit_map is None else logit_map(own)
-  options = {"logit_map": function, "reduction": reduction}
+  options = {"logit_map": function, "reduction": reduction, "chunk": chunk}
   return ops.linear_cross_entropy(features, kernel, labels, **options)[0]
+
+
+def by_tokens(features, kernel, labels, own, chunk, *, name, options):
+  """Losses of a head on blocks of tokens, whose logits are formed again for the derivative."""
+  types = {"dtype": features.dtype, "param_dtype": features.dtype}
+  head = models.build_head(name, kernel.shape[1], use_bias=False, **options, **types)
+  most = chunk[0] if chunk else BLOCK
+  size = next(n for n in range(min(most, len(labels)), 0, -1) if len(labels) % n == 0)
+
+  @jax.checkpoint
+  def losses(block):
+    variables = {"params": {**own, "linear": {"kernel": kernel}}}
+    return head.apply(variables, *block, method="loss")
+
+  blocks = features.reshape(-1, size, features.shape[1]), labels.reshape(-1, size)
+  return jax.lax.map(losses, blocks).ravel()
 
 
 def plif(own):
@@ -42,12 +65,24 @@ def plif(own):
 
 
 def knots(count):
-  return lambda key: ops.plif_init(key, count, scale=1.0)
+  return lambda key, features, classes: ops.plif_init(key, count, scale=1.0)
 
 
-def nothing(key):
-  del key
+def nothing(key, features, classes):
+  del key, features, classes
   return jnp.zeros(0)
+
+
+def beside_the_kernel(name, options):
+  """Draws the parameters of a head without its last kernel, which all layers share."""
+
+  def start(key, features, classes):
+    head = models.build_head(name, classes, use_bias=False, **options)
+    params = dict(jax.jit(head.init)(key, jnp.zeros((1, features)))["params"])
+    del params["linear"]  # one array for all layers, of the dtype of the features
+    return params
+
+  return start
 
 
 MAPS = {
@@ -56,8 +91,16 @@ MAPS = {
   "PLIF 1000": (plif, knots(1000)),
   "PLIF 100000": (plif, knots(100_000)),
 }
-# name: loss(features, kernel, labels, own) -> one a token or the mean, and own parameters from a
-# key. A layer of another kind, such as a mixture, is one more entry.
+HEADS = {
+  "mixture of softmaxes 15": ("mixture_of_softmaxes", {}),
+  "mixture of contexts 15": ("mixture_of_contexts", {}),
+  "Mixtape": ("mixtape", {}),
+  "partitioned": ("partitioned", {}),
+  "multi-facet": ("multi_facet", {}),
+  "DRILL 4": ("drill", {}),
+}
+# name: loss(features, kernel, labels, own, chunk) -> one a token or the mean, and own parameters
+# from a key, the number of features and that of classes.
 LAYERS = {
   "dense": (dense, nothing),
   "chunked": (chunked, nothing),
@@ -66,6 +109,10 @@ LAYERS = {
   **{
     f"{name}, mean": (partial(chunked, logit_map=f, reduction="mean"), own)
     for name, (f, own) in MAPS.items()
+  },
+  **{
+    label: (partial(by_tokens, name=name, options=own), beside_the_kernel(name, own))
+    for label, (name, own) in HEADS.items()
   },
 }
 
@@ -80,16 +127,17 @@ def arrays(tokens, features, classes, dtype):
   return h.astype(dtype), w.astype(dtype), labels, cotangents
 
 
-def program(name, arguments):
+def program(name, arguments, chunk):
   """Returns a compiled call of loss and gradients, its temporary bytes, and the compile time."""
+  h, w, labels, cotangents = arguments
   loss, start = LAYERS[name]
-  own = start(jax.random.key(1))
+  own = start(jax.random.key(1), *w.shape)
 
   def run(h, w, own, labels, cotangents):
-    value, pull = jax.vjp(lambda h, w, own: loss(h, w, labels, own), h, w, own)
-    return value, pull(cotangents if value.ndim else jnp.ones_like(value))
+    value, pull = jax.vjp(lambda h, w, own: loss(h, w, labels, own, chunk), h, w, own)
+    cotangents = cotangents if value.ndim else jnp.ones(())
+    return value, pull(cotangents.astype(value.dtype))
 
-  h, w, labels, cotangents = arguments
   before = time.perf_counter()
   compiled = jax.jit(run).lower(h, w, own, labels, cotangents).compile()
   seconds = time.perf_counter() - before
@@ -97,27 +145,42 @@ def program(name, arguments):
   return (lambda: compiled(h, w, own, labels, cotangents)), memory, seconds
 
 
-def fitting(name, arguments, limit):
-  """Returns the program on as many tokens as its memory allows, and their number."""
+def first(arguments, tokens):
+  """Returns the arguments of the first tokens alone."""
   h, w, labels, cotangents = arguments
-  while True:
-    call, memory, seconds = program(name, (h, w, labels, cotangents))
-    if memory <= limit or len(h) == 1:
-      return call, memory, seconds, len(h)
-    h, labels, cotangents = (x[: len(x) // 2] for x in (h, labels, cotangents))
+  return h[:tokens], w, labels[:tokens], cotangents[:tokens]
 
 
-def compare(names, tokens, features, classes, repeats, gigabytes, dtype):
+def fitting(name, arguments, flags):
+  """Returns the program on as many tokens as it is timed on, their number, and its memory on all.
+
+  As many as its memory allows, from which that on all is scaled, or --head_tokens of a head.
+  """
+  tokens = len(arguments[0])
+  call, memory, seconds = program(name, arguments, flags.chunk)
+  if name in HEADS and memory <= flags.gigabytes * 1e9:
+    used = min(tokens, flags.head_tokens)
+    call = call if used == tokens else program(name, first(arguments, used), flags.chunk)[0]
+    return call, memory, seconds, used
+  used = tokens
+  while memory > flags.gigabytes * 1e9 and used > 1:
+    used //= 2
+    call, memory, seconds = program(name, first(arguments, used), flags.chunk)
+  return call, memory * tokens // used, seconds, used
+
+
+def compare(names, classes, flags):
   """Returns a row for every layer."""
-  arguments = arrays(tokens, features, classes, dtype)
-  programs = {name: fitting(name, arguments, gigabytes * 1e9) for name in names}
-  taken = alternate({name: p[0] for name, p in programs.items()}, repeats)
+  tokens = flags.tokens
+  arguments = arrays(tokens, flags.features, classes, flags.dtype)
+  programs = {name: fitting(name, arguments, flags) for name in names}
+  taken = alternate({name: p[0] for name, p in programs.items()}, flags.repeats)
   scaled = {name: [t * tokens / programs[name][3] for t in taken[name]] for name in names}
   rows = []
   for name, (_, memory, seconds, used) in programs.items():
-    row = {"layer": name, "tokens": tokens, "features": features, "classes": classes}
-    row |= {"dtype": dtype, "timed_tokens": used, "compile_s": seconds}
-    row |= summary(scaled[name]) | {"scratch_bytes": memory * tokens // used}
+    row = {"layer": name, "tokens": tokens, "features": flags.features, "classes": classes}
+    row |= {"dtype": flags.dtype, "timed_tokens": used, "compile_s": seconds, "chunk": flags.chunk}
+    row |= summary(scaled[name]) | {"scratch_bytes": memory}
     same = "chunked, mean" if name.endswith("mean") else "chunked"
     for other, key in (("dense", "over_dense"), (same, "over_chunked")):
       row[key] = ratio(scaled[other], scaled[name]) if other in names else None
@@ -127,7 +190,7 @@ def compare(names, tokens, features, classes, repeats, gigabytes, dtype):
 
 def show(row):
   """Prints one line of the table."""
-  print(f"{row['layer']:>18} {row['tokens']:>6} {row['classes']:>7}", end="")
+  print(f"{row['layer']:>23} {row['tokens']:>6} {row['classes']:>7}", end="")
   print(f" {row['median_s'] * 1e3:>10.1f}", end="")
   for key in ("over_dense", "over_chunked"):
     print(f" {'' if row[key] is None else format(row[key], '.2f'):>9}", end="")
@@ -145,6 +208,10 @@ def main():
   parser.add_argument("--classes", type=int, nargs="+", default=[32_000, 128_000])
   parser.add_argument("--repeats", type=int, default=3)
   parser.add_argument("--gigabytes", type=float, default=14, help="most temporaries of a layer")
+  parser.add_argument("--chunk", type=int, nargs="+", help="tokens and classes of a block, 1 or 2")
+  parser.add_argument(
+    "--head_tokens", type=int, default=1024, help="tokens that heads are timed on"
+  )
   parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
   parser.add_argument("--quick", action="store_true", help="one small shape")
   flags = parser.parse_args()
@@ -152,13 +219,14 @@ def main():
     flags.tokens, flags.features, flags.classes = 256, 32, [1000]
   print(", ".join(f"{key} {value}" for key, value in machine().items()))
   print(
-    f"{'layer':>18} {'tokens':>6} {'classes':>7} {'ms':>10} {'/dense':>9} {'/chunked':>9}", end=""
+    f"{'layer':>23} {'tokens':>6} {'classes':>7} {'ms':>10} {'/dense':>9} {'/chunked':>9}", end=""
   )
   print(f" {'MB':>9} {'compile s':>9}")
   rows, names = [], flags.layers.split(";")
+  if flags.chunk and len(flags.chunk) == 1:
+    flags.chunk *= 2
   for classes in flags.classes:
-    limits = flags.repeats, flags.gigabytes, flags.dtype
-    for row in compare(names, flags.tokens, flags.features, classes, *limits):
+    for row in compare(names, classes, flags):
       show(row)
       rows.append(row)
   write(flags.out, [{**row, **machine()} for row in rows])
