@@ -25,7 +25,13 @@ def build(config: ConfigDict, source: Source):
       f"model.vocabulary={model.vocabulary} is too small: {source.name} has {source.num_classes} "
       f"different tokens. Set model.vocabulary={source.num_classes}."
     )
-  return model, build_head(head_options.pop("name"), source.num_classes, **head_options, **types)
+  head = build_head(head_options.pop("name"), source.num_classes, **head_options, **types)
+  if getattr(head, "chunked", False) and config.label_smoothing:
+    raise ValueError(
+      f"label_smoothing={config.label_smoothing} needs all logits at once, which head.chunked=True "
+      "avoids. Set label_smoothing=0 or head.chunked=False."
+    )
+  return model, head
 
 
 def init_variables(model, head, source: Source, key, dtype: str) -> tuple[dict, dict]:

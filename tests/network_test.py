@@ -98,6 +98,13 @@ def test_other_heads_train_through_the_same_loss(source, head):
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
+def test_chunks_and_label_smoothing_are_refused_together(source):
+  config = tiny(label_smoothing=0.1)
+  config.head = {"name": "linear", "chunked": True}
+  with pytest.raises(ValueError, match=r"label_smoothing=0.1 needs all logits at once"):
+    network.build(config, source)
+
+
 def test_dropout_does_not_draw_what_augmentation_draws():
   """Both derive from an image's key: augmentation splits it, dropout folds a number in."""
   key = jax.random.key(0)
