@@ -53,6 +53,7 @@ def base(name: str, arg: str = "") -> ConfigDict:
   c.batch_size = 128  # global, over all devices and processes
   c.label_smoothing = 0.0
   c.init_scale = 1.0  # multiplies every initial kernel
+  c.warm_start = ""  # folder of a finished run whose parameters training begins with
   c.dtype = "float32"  # "float64" needs JAX_ENABLE_X64=1
   c.steps_per_call = 0  # optimiser steps per compiled call; 0 chooses
   c.members_per_program = 0  # members trained as one program; 0 chooses
@@ -127,8 +128,22 @@ def chain(*sweeps: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def replace_axes(members: list[dict], overrides: Mapping[str, Any]) -> list[dict]:
-  """Gives swept fields the values that the command line fixes, and drops repeated members."""
+  """Gives swept fields the values that the command line fixes, and drops repeated members.
+
+  Of a swept part with a name, such as "head", the fixed name chooses members, and what else is
+  fixed is set in all of them.
+  """
   fixed = [{k: overrides.get(k, v) for k, v in member.items()} for member in members]
+  for field, value in overrides.items():
+    part, _, last = field.rpartition(".")
+    if not any(isinstance(member.get(part), Mapping) for member in fixed):
+      continue
+    if last == "name":
+      known = dict.fromkeys(member[part]["name"] for member in fixed)
+      fixed = [member for member in fixed if member[part]["name"] == value]
+      if not fixed:
+        raise ValueError(f"{field}={value!r} is not swept over; {did_you_mean(value, known)}")
+    fixed = [member | {part: {**member[part], last: value}} for member in fixed]
   return [member for i, member in enumerate(fixed) if member not in fixed[:i]]
 
 
@@ -183,6 +198,9 @@ def scientific(config: ConfigDict) -> dict[str, Any]:
     for key in path:
       inner = inner[key]
     inner.pop(last, None)
+  nested["warm_start"] = pathlib.Path(nested.get("warm_start", "")).name  # a run, wherever it lies
+  if not nested["warm_start"]:
+    del nested["warm_start"]
   if nested.get("select") == {}:  # as in runs from before there was such a field
     del nested["select"]
   return nested

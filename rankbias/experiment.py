@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from threadpoolctl import threadpool_limits
 
-from rankbias import data, program, record, result, runs, selection
+from rankbias import data, program, record, result, runs, selection, warm_start
 from rankbias.config import did_you_mean, flatten, override, scientific
 from rankbias.data.source import Source
 from rankbias.evaluate import check_options, check_splits
@@ -68,10 +68,7 @@ def run(
     return runs.read(folder)["result"]
   if source is None:
     source = load_data(config)
-  check_splits(config.evaluate, source.splits)
-  selection.check_data(config.select, source)
-  if config.measure.count:
-    source.fixed(1)  # raises where nothing can be measured
+  check_data(config, source)
   built = program.build(configs, source)
   if record.is_writer():
     runs.prepare(
@@ -138,10 +135,19 @@ def check(config: ConfigDict) -> None:
     raise ValueError(f"label_smoothing={config.label_smoothing} must lie in [0, 1)")
   if config.dtype == "float64" and not jax.config.jax_enable_x64:
     raise ValueError("dtype='float64' needs 64-bit JAX; start with JAX_ENABLE_X64=1")
+  warm_start.check(config)
   check_options(config.evaluate, flat)
   selection.check(config.select, flat)
   optimizer.check(config.optimizer)
   parallel.check_batch(config.batch_size)
+
+
+def check_data(config: ConfigDict, source: Source) -> None:
+  """Raises for what the config asks of data that do not have it."""
+  check_splits(config.evaluate, source.splits)
+  selection.check_data(config.select, source)
+  if config.measure.count:
+    source.fixed(1)  # raises where nothing can be measured
 
 
 def load_data(config: ConfigDict) -> Source:
@@ -168,6 +174,10 @@ def train(config, built, source, folder, log, progress) -> Any:
     if start:
       state = checkpoints.restore(start, state)
       progress.say(f"continues from step {start} of {config.steps}")
+    elif config.warm_start:
+      state, drawn = warm_start.begin(config.warm_start, state)
+      new = f"; not in it and drawn: {', '.join(drawn)}" if drawn else ""
+      progress.say(f"begins with the parameters of {config.warm_start}{new}")
     if record.is_writer():
       runs.trim(folder, start if start else -1)
     measures = record.make_measure(config, built, source, log) if marks else None

@@ -31,6 +31,10 @@ class Checkpoints(NamedTuple):
     target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
     return self.manager.restore(step, args=ocp.args.StandardRestore(target))
 
+  def restore_as_saved(self, step: int) -> Any:
+    """Reads the state of `step` as NumPy arrays, whatever its structure."""
+    return self.manager.restore(step, args=ocp.args.StandardRestore())
+
 
 @contextlib.contextmanager
 def open_checkpoints(folder: str | pathlib.Path, *, keep: int = 2) -> Iterator[Checkpoints]:
