@@ -12,6 +12,7 @@ from rankbias.evaluate.accuracy import accuracy
 from rankbias.evaluate.bottleneck import bottleneck
 from rankbias.evaluate.exact_match import exact_match
 from rankbias.evaluate.held_out import held_out
+from rankbias.evaluate.log_probability_rank import log_probability_rank
 from rankbias.evaluate.perplexity import perplexity
 from rankbias.evaluate.predictor import Predictor
 from rankbias.evaluate.remedies import as_specs
@@ -28,12 +29,13 @@ EVALUATIONS = {
   "exact_match": exact_match,
   "bottleneck": bottleneck,
   "perplexity": perplexity,
+  "log_probability_rank": log_probability_rank,
 }
 
 LEAST = {"samples": 2, "context": 2}  # of options that count; 1 elsewhere
 COUNTS = ("sizes",)  # options that hold several counts
 TEXTS = ("ptb", "wikitext2", "tiny_shakespeare")  # data that are one stream of tokens
-STREAMED = ("perplexity",)  # evaluations of a whole stream
+STREAMED = ("perplexity", "log_probability_rank")  # evaluations of a whole stream
 # What a field of the config must be for an evaluation, in words and as a test.
 NEEDS = {
   "uncertainty": ("model.dropout", "above 0", lambda rate: (rate or 0) > 0),
@@ -53,6 +55,7 @@ __all__ = [
   "check_splits",
   "exact_match",
   "held_out",
+  "log_probability_rank",
   "measure_layers",
   "perplexity",
   "retrieval",
