@@ -17,7 +17,7 @@ VARIANTS = {
   "retrieval_adaptive": ["paper", "readings"],
   "retrieval_beyond": ["long"],
   "clrs_text": ["cpu"],
-  "bottleneck_dirichlet": ["small", "long"],
+  "bottleneck_dirichlet": ["every", "small", "long"],
 }
 CASES = [(path, arg) for path in FILES for arg in ["", "smoke", *VARIANTS.get(path.stem, [])]]
 

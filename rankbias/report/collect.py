@@ -14,6 +14,9 @@ AXES = ("temperature", "seed")  # what figures show; members that differ otherwi
 # The entry of a record whose figures show a size in place of T: each T then gets a section.
 RETRIEVAL = "retrieval"
 ANSWERS = "exact_match"  # likewise, but against the length of a question
+# The entry of a record whose figures show width, head and the rest of these in one section.
+BOTTLENECK = "bottleneck"
+SHOWN = ("head", "model.width", "data.concentration", "optimizer.learning_rate")
 
 
 class Member(NamedTuple):
@@ -25,6 +28,7 @@ class Member(NamedTuple):
   spectra: dict[str, np.ndarray]  # layer -> singular values, descending
   centered: dict[str, np.ndarray]
   weights: dict[str, np.ndarray]  # "<remedy>/<size of the set>" -> weights of attention
+  curves: dict[str, np.ndarray]  # what an evaluation found beside numbers, by name
   setting: dict[str, Any]  # the effective configuration, flat, without temperature and seed
 
   @property
@@ -120,6 +124,8 @@ def collect(folder: runs.folder.PathLike) -> Sweep:
     unique.setdefault(json.dumps(_plain([m.setting, m.temperature, m.record["seed"]])), m)
   members = list(unique.values())
   splitting, following = _varying(members)
+  if any(m.record.get(BOTTLENECK) for m in members):
+    splitting = [f for f in splitting if f not in SHOWN and not f.startswith("head.")]
   over_sizes = any(m.record.get(key) for m in members for key in (RETRIEVAL, ANSWERS))
   if over_sizes and len({m.temperature for m in members}) > 1:
     splitting.append("temperature")
@@ -142,12 +148,14 @@ def _members(folder: str, run: dict) -> Iterable[Member]:
       {k: run["arrays"][key] for k in layers if (key := f"{index}/{kind}/{k}") in run["arrays"]}
       for kind in ("spectrum", "spectrum_centered")
     )
-    start = f"{index}/weights/"
-    weights = {k.removeprefix(start): v for k, v in run["arrays"].items() if k.startswith(start)}
+    weights, curves = (
+      {k.removeprefix(start): v for k, v in run["arrays"].items() if k.startswith(start)}
+      for start in (f"{index}/weights/", f"{index}/curves/")
+    )
     setting = flat(run["config"]) | record["overrides"]
     setting = {k: v for k, v in setting.items() if k not in AXES}
     rows.sort(key=lambda r: r["step"])
-    yield Member(folder, record, rows, spectra, centered, weights, setting)
+    yield Member(folder, record, rows, spectra, centered, weights, curves, setting)
 
 
 def _varying(members: list[Member]) -> tuple[list[str], list[str]]:

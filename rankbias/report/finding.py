@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 
-from rankbias.report import answers, remedies
-from rankbias.report.collect import Member, Section
+from rankbias.report import answers, bottleneck_tables, remedies
+from rankbias.report.collect import BOTTLENECK, Member, Section
 
 
 def finding(section: Section) -> str:
   """Accuracy over sizes of sets where they were measured, else rank and accuracy over T."""
   if not section.finished():
     return "No member finished: every one diverged."
+  if section.has(BOTTLENECK):
+    return bottleneck_tables.finding(section)
   if answers.measured(section):
     return answers.finding(section)
   return _of_retrieval(section) if remedies.measured(section) else _of_temperature(section)

@@ -4,8 +4,16 @@ import html
 import pathlib
 
 from rankbias import runs
-from rankbias.report import answers, plots, remedies, retrieval_tables, style, tables
-from rankbias.report.collect import Section, Sweep, collect
+from rankbias.report import (
+  answers,
+  bottleneck_tables,
+  plots,
+  remedies,
+  retrieval_tables,
+  style,
+  tables,
+)
+from rankbias.report.collect import BOTTLENECK, Section, Sweep, collect
 from rankbias.report.finding import finding
 from rankbias.report.record import record
 
@@ -52,7 +60,8 @@ def write_report(
 ) -> pathlib.Path:
   """Draws a sweep's figures and writes report.html and table.csv into <workdir>/<config name>.
 
-  Where sets of many sizes were measured, retrieval.csv is written too.
+  Where sets of many sizes were measured, retrieval.csv is written too; where output layers were
+  fitted to distributions, bottleneck.csv.
 
   Args:
     folder: the folder that holds the run folders.
@@ -70,6 +79,9 @@ def write_report(
   if any(remedies.measured(section) for section in sweep.sections):
     text = retrieval_tables.csv_table(sweep)
     (sweep.folder / "retrieval.csv").write_text(text, encoding="utf-8")
+  if any(section.has(BOTTLENECK) for section in sweep.sections):
+    text = bottleneck_tables.csv_table(sweep)
+    (sweep.folder / "bottleneck.csv").write_text(text, encoding="utf-8")
   path = sweep.folder / "report.html"
   path.write_text(_page(sweep, figures), encoding="utf-8")
   return path
@@ -85,7 +97,7 @@ def _page(sweep: Sweep, figures: bool) -> str:
       parts.append(f"<h2>{html.escape(section.label)}</h2>\n<p>{finding(section)}</p>")
     parts += _figures(sweep, section, index) if figures else []
     parts += [*answers.html_tables(section), *retrieval_tables.html_tables(section)]
-    parts += _tables(section)
+    parts += [*bottleneck_tables.html_tables(section), *_tables(section)]
   body = "\n".join([*parts, record(sweep)])
   return (
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -141,12 +153,13 @@ def _what_was_run(sweep: Sweep) -> str:
   seeds = len({m.record["seed"] for m in members})
   seconds = sum(row.get("seconds") or 0 for run in every for row in run["timing"])
   commands = dict.fromkeys(run["environment"].get("command", "") for run in every)
+  sizes = sorted({run["result"]["model"]["parameters"] for run in every})
+  parameters = f"{sizes[0]:,}" + f" to {sizes[-1]:,}" * (len(sizes) > 1)
   fixed = "" if "train" in data else f"; {data.get('test', 0):,} fixed test examples"
   rows = {
     "data": f"{environment.get('data') or data['name']}; {data['classes']} classes{fixed}",
     "measured on": _sets(sweep),
-    "model": f"{model['name']}, {model['weight_layers']} weight layers, "
-    f"{model['parameters']:,} parameters",
+    "model": f"{model['name']}, {model['weight_layers']} weight layers, {parameters} parameters",
     "members": f"{len(members)}: T = {temperatures}; {seeds} seeds; {steps} steps",
     "command": "; ".join(filter(None, commands)),
     "machine": _machine(environment),
@@ -203,6 +216,8 @@ def _figures(sweep: Sweep, section: Section, index: int) -> list[str]:
 
 def _tables(section: Section) -> list[str]:
   parts = []
+  if section.has(BOTTLENECK):
+    return parts
   for heading, columns in tables.tables(section).items():
     parts.append(f"<h3>{html.escape(heading)}</h3>\n{tables.html_table(section, columns)}")
   note = "Mean ± standard deviation (n − 1) over the seeds that finished. In full precision: "

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rankbias.report import (
   against,
   answers,
+  bottleneck,
   dispersion,
   heatmaps,
   remedies,
@@ -16,7 +17,7 @@ from rankbias.report import (
   style,
   training,
 )
-from rankbias.report.collect import ANSWERS, RETRIEVAL, Section, Sweep
+from rankbias.report.collect import ANSWERS, BOTTLENECK, RETRIEVAL, Section, Sweep
 
 
 class Plot(NamedTuple):
@@ -127,6 +128,34 @@ PLOTS = (
     _has(ANSWERS),
   ),
   Plot(
+    "fit",
+    "Fit against width",
+    bottleneck.fit,
+    "KL divergence of the layer from its targets, and the part of the contexts whose likeliest "
+    "class is the target's, for every output layer with free context vectors of width <i>d</i>. "
+    f"Divergences below {bottleneck.LEAST_KL:g} are shown there.",
+    "bands",
+    _has(BOTTLENECK),
+  ),
+  Plot(
+    "maps",
+    "What the increasing maps do to the logits",
+    bottleneck.maps,
+    "The map of the logits minus the identity and minus its mean, over the range of logits that "
+    "the layer uses, at one width; a line for each seed.",
+    "lines",
+    lambda section: section.has(BOTTLENECK) and bottleneck.has_maps(section),
+  ),
+  Plot(
+    "log_spectra",
+    "Singular values of the log-probabilities",
+    bottleneck.spectra,
+    "Singular values of the matrix of log-probabilities over the largest, at one width. Dotted: "
+    "the rounding of float32, above which Press rank counts.",
+    "geometric",
+    _has(BOTTLENECK),
+  ),
+  Plot(
     "rank",
     "Rank against temperature",
     against.rank,
@@ -204,7 +233,8 @@ PLOTS = (
 
 def caption(plot: Plot, section: Section) -> str:
   """The plot's caption with how many seeds there are and what their spread is."""
-  counts = sorted({len(section.finished(t)) for t in section.temperatures} - {0})
+  seeds = ({m.record["seed"] for m in section.finished(t)} for t in section.temperatures)
+  counts = sorted({len(each) for each in seeds} - {0})
   each = " of each temperature" if len(section.temperatures) > 1 else ""
   if not plot.spread:
     seed = min((m.record["seed"] for m in section.finished() or section.members), default=0)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankbias.report.collect import Member, Section, Sweep
+from rankbias.report.collect import BOTTLENECK, Member, Section, Sweep
 
 RANKS = {
   "covariance_rank": "covariance rank",
@@ -33,7 +33,9 @@ class Column(NamedTuple):
 
 
 def tables(section: Section) -> dict[str, list[Column]]:
-  """The page's tables: heading -> columns, of what was measured."""
+  """The page's tables: heading -> columns, of what was measured at every temperature."""
+  if section.has(BOTTLENECK):
+    return {}  # its members differ in more, and have tables of their own
   found = {
     "Training": [
       Column("learning_rate", "learning rate", lambda m: m.record["learning_rate"], None, False),
