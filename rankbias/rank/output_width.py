@@ -5,8 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Float, Real
 
-from rankbias.rank.argmax import finite
-
 SEARCHED = 0.75  # of the spectrum: at its end the values of mere rounding lie far apart too
 
 
@@ -52,7 +50,12 @@ def width_from_outputs(
   Source: Carlini et al. 2024, arXiv:2403.06634; Finlayson et al. 2024, arXiv:2403.09539 (the gap,
   of uncentred answers); centring both ways, which makes a bias harmless, and `clear` set here.
   """
-  outputs = finite("log_probs", log_probs)
+  outputs = np.asarray(log_probs, np.float64)
+  if not np.isfinite(outputs).all():
+    raise ValueError(
+      "log_probs has entries that are not finite: leave out classes of probability 0, the same for "
+      "every query."
+    )
   if outputs.ndim != 2 or min(outputs.shape) < 4:
     raise ValueError(
       f"log_probs of shape {outputs.shape} must be [queries, classes], at least 4 of each and more "
