@@ -34,7 +34,7 @@ def piecewise_linear_softmax(
   PLSoftMax: sparse, continuous, piecewise linear, and Lipschitz from l1 to l1 with constant at most
   2 / delta; every logit with mass is within delta of the maximum. A large delta is uniform, a small
   one the arg max. The cost is one sort of what lies within delta, while no row has more than
-  12 sqrt(n) such logits, and of all n otherwise. Where logits tie, the derivative is the mean over
+  14 sqrt(n) such logits, and of all n otherwise. Where logits tie, the derivative is the mean over
   the orders they could be in.
 
   Args:

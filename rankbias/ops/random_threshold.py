@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SLOTS = 12  # times sqrt(n): more than lie within 2 of the largest of n normal numbers
+SLOTS = 14  # times sqrt(n): about three times what is within 2 of the largest of n normal numbers
 BITS = 32  # of a word, and terms of a sum
 
 
@@ -15,7 +15,7 @@ def chosen_above(logits, top, delta):
 
   Logits [..., n], top and delta [..., 1]; top is the largest logit as a constant, for that it moves
   with the logits is in the derivative. Only what is near it, at a gap below 1, has mass and is
-  sorted: in 12 sqrt(n) slots where these hold the near logits of every row, otherwise in n. At ties
+  sorted: in 14 sqrt(n) slots where these hold the near logits of every row, otherwise in n. At ties
   the derivative is the mean over the orders that they could be in.
   """
   n = logits.shape[-1]

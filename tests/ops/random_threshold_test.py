@@ -8,16 +8,16 @@ import pytest
 from rankbias import ops
 from rankbias.ops import random_threshold
 
-FEW = 312  # 12 isqrt(700), the near logits that the slots of a row of 700 hold
+FEW = 392  # 14 isqrt(800), the near logits that the slots of a row of 800 hold
 
 
 def rows_with(*counts, tied=False):
-  """Returns rows of 700 logits, of which so many are less than 1 below the largest."""
+  """Returns rows of 800 logits, of which so many are less than 1 below the largest."""
   rng, rows = np.random.default_rng(1), []
   for count in counts:
     gaps = np.r_[np.zeros(min(count, 1)), rng.uniform(0.001, 0.999, max(count - 1, 0))]
     gaps = np.floor(gaps * 32) / 32 if tied else gaps
-    far = np.where(rng.random(700 - count) < 0.5, 1.0, rng.uniform(1, 3, 700 - count))
+    far = np.where(rng.random(800 - count) < 0.5, 1.0, rng.uniform(1, 3, 800 - count))
     rows.append(rng.permutation(np.r_[2 - gaps, 2 - far if count else far - np.inf]))
   return np.float32(rows)
 
