@@ -17,12 +17,13 @@ TINY = {
   "set_attention": {"width": 8},
   "transformer": {"vocabulary": 16, "width": 16, "depth": 2, "heads": 2},
   "lstm": {"vocabulary": 16, "embedding": 6, "width": 8, "features": 5},
+  "contexts": {"count": 6, "width": 5},
 }
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
 SETS = np.random.default_rng(1).uniform(size=(4, 7, 11)).astype(np.float32)
 TOKENS = np.random.default_rng(2).permutation(48).reshape(4, 12).astype(np.int32) % 16
-X = dict.fromkeys(TINY, IMAGES) | {"set_attention": SETS, "transformer": TOKENS, "lstm": TOKENS}
-TEXT = ("transformer", "lstm")
+INTEGERS = {"transformer": TOKENS, "lstm": TOKENS, "contexts": np.arange(4, dtype=np.int32)}
+X = dict.fromkeys(TINY, IMAGES) | {"set_attention": SETS} | INTEGERS
 
 
 def test_every_model_has_a_tiny_variant():
@@ -48,7 +49,7 @@ class TestContract:
   def test_features_and_activations_have_one_row_per_image_and_the_last_is_the_features(self, name):
     model, variables, evaluate = tiny(name)
     features, acts = evaluate(variables, X[name])
-    assert features.shape[:-1] == (X[name].shape if name in TEXT else (len(X[name]),))
+    assert features.shape[:-1] == (X[name].shape if name in INTEGERS else (len(X[name]),))
     assert all(len(act) == len(X[name]) for act in acts.values())
     np.testing.assert_array_equal(acts[model.act_names[-1]].reshape(features.shape), features)
 
@@ -82,7 +83,7 @@ class TestContract:
     assert np.abs(np.float32(features) - exact).max() < 0.05 * np.abs(exact).max()
 
   def test_float64_throughout(self, name):
-    x = X[name] if name in TEXT else np.float64(X[name])
+    x = X[name] if name in INTEGERS else np.float64(X[name])
     with jax.enable_x64(True):
       model = build_model(name, dtype="float64", param_dtype="float64", **TINY[name])
       variables = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -111,7 +112,8 @@ def test_an_unknown_model_is_refused_with_the_nearest_name():
   with pytest.raises(ValueError, match=r"'resnet81' is no known model. Did you mean 'resnet18'\?"):
     build_model("resnet81")
   with pytest.raises(
-    ValueError, match=r"Known: lstm, mlp, resnet18, resnet34, set_attention, transformer, vgg\.$"
+    ValueError,
+    match=r"Known: contexts, lstm, mlp, resnet18, resnet34, set_attention, transformer, vgg\.$",
   ):
     build_model("unet")
 
