@@ -14,6 +14,7 @@ AXES = ("temperature", "seed")  # what figures show; members that differ otherwi
 # The entry of a record whose figures show a size in place of T: each T then gets a section.
 RETRIEVAL = "retrieval"
 ANSWERS = "exact_match"  # likewise, but against the length of a question
+PERPLEXITY = "perplexity"  # likewise, but of output layers side by side
 # The entry of a record whose figures show width, head and the rest of these in one section.
 BOTTLENECK = "bottleneck"
 SHOWN = ("head", "model.width", "data.concentration", "optimizer.learning_rate")
@@ -29,6 +30,7 @@ class Member(NamedTuple):
   centered: dict[str, np.ndarray]
   weights: dict[str, np.ndarray]  # "<remedy>/<size of the set>" -> weights of attention
   curves: dict[str, np.ndarray]  # what an evaluation found beside numbers, by name
+  held_out: list[dict[str, Any]]  # measured through training on the split that selects
   setting: dict[str, Any]  # the effective configuration, flat, without temperature and seed
 
   @property
@@ -126,7 +128,10 @@ def collect(folder: runs.folder.PathLike) -> Sweep:
   splitting, following = _varying(members)
   if any(m.record.get(BOTTLENECK) for m in members):
     splitting = [f for f in splitting if f not in SHOWN and not f.startswith("head.")]
-  over_sizes = any(m.record.get(key) for m in members for key in (RETRIEVAL, ANSWERS))
+  if any(m.record.get(PERPLEXITY) for m in members):
+    splitting = _varying_within_heads(members)
+  kinds = (RETRIEVAL, ANSWERS, PERPLEXITY)
+  over_sizes = any(m.record.get(key) for m in members for key in kinds)
   if over_sizes and len({m.temperature for m in members}) > 1:
     splitting.append("temperature")
   return Sweep(
@@ -143,7 +148,9 @@ def collect(folder: runs.folder.PathLike) -> Sweep:
 def _members(folder: str, run: dict) -> Iterable[Member]:
   layers = [*run["result"]["model"]["layers"], "logits"]
   for index, record in enumerate(run["result"]["members"]):
-    rows = [r for r in run["metrics"] if r["member"] == index and r["split"] == "measure"]
+    own = [r for r in run["metrics"] if r["member"] == index]
+    rows = [r for r in own if r["split"] == "measure"]
+    held_out = [r for r in own if PERPLEXITY in r]
     spectra, centered = (
       {k: run["arrays"][key] for k in layers if (key := f"{index}/{kind}/{k}") in run["arrays"]}
       for kind in ("spectrum", "spectrum_centered")
@@ -155,7 +162,7 @@ def _members(folder: str, run: dict) -> Iterable[Member]:
     setting = flat(run["config"]) | record["overrides"]
     setting = {k: v for k, v in setting.items() if k not in AXES}
     rows.sort(key=lambda r: r["step"])
-    yield Member(folder, record, rows, spectra, centered, weights, curves, setting)
+    yield Member(folder, record, rows, spectra, centered, weights, curves, held_out, setting)
 
 
 def _varying(members: list[Member]) -> tuple[list[str], list[str]]:
@@ -170,6 +177,15 @@ def _varying(members: list[Member]) -> tuple[list[str], list[str]]:
     elif len(set().union(*seen.values())) > 1:
       following.append(field)
   return splitting, following
+
+
+def _varying_within_heads(members: list[Member]) -> list[str]:
+  """Fields that take several values with one and the same output layer."""
+  groups: dict[str, list[Member]] = {}
+  for m in members:
+    head = {k: v for k, v in m.setting.items() if k.startswith("head.")}
+    groups.setdefault(json.dumps(_plain(head)), []).append(m)
+  return list(dict.fromkeys(field for group in groups.values() for field in _varying(group)[0]))
 
 
 def _sections(members: list[Member], splitting: list[str], done: dict) -> list[Section]:

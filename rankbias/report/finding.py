@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from rankbias.report import answers, bottleneck_tables, remedies
-from rankbias.report.collect import BOTTLENECK, Member, Section
+from rankbias.report import answers, bottleneck_tables, language_tables, remedies
+from rankbias.report.collect import BOTTLENECK, PERPLEXITY, Member, Section
 
 
 def finding(section: Section) -> str:
@@ -12,6 +12,8 @@ def finding(section: Section) -> str:
     return "No member finished: every one diverged."
   if section.has(BOTTLENECK):
     return bottleneck_tables.finding(section)
+  if section.has(PERPLEXITY):
+    return language_tables.finding(section)
   if answers.measured(section):
     return answers.finding(section)
   return _of_retrieval(section) if remedies.measured(section) else _of_temperature(section)

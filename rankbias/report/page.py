@@ -7,13 +7,14 @@ from rankbias import runs
 from rankbias.report import (
   answers,
   bottleneck_tables,
+  language_tables,
   plots,
   remedies,
   retrieval_tables,
   style,
   tables,
 )
-from rankbias.report.collect import BOTTLENECK, Section, Sweep, collect
+from rankbias.report.collect import BOTTLENECK, PERPLEXITY, Section, Sweep, collect
 from rankbias.report.finding import finding
 from rankbias.report.record import record
 
@@ -61,7 +62,8 @@ def write_report(
   """Draws a sweep's figures and writes report.html and table.csv into <workdir>/<config name>.
 
   Where sets of many sizes were measured, retrieval.csv is written too; where output layers were
-  fitted to distributions, bottleneck.csv.
+  fitted to distributions, bottleneck.csv, and where they are those of language models,
+  language.csv.
 
   Args:
     folder: the folder that holds the run folders.
@@ -82,6 +84,9 @@ def write_report(
   if any(section.has(BOTTLENECK) for section in sweep.sections):
     text = bottleneck_tables.csv_table(sweep)
     (sweep.folder / "bottleneck.csv").write_text(text, encoding="utf-8")
+  if any(section.has(PERPLEXITY) for section in sweep.sections):
+    text = language_tables.csv_table(sweep)
+    (sweep.folder / "language.csv").write_text(text, encoding="utf-8")
   path = sweep.folder / "report.html"
   path.write_text(_page(sweep, figures), encoding="utf-8")
   return path
@@ -96,6 +101,7 @@ def _page(sweep: Sweep, figures: bool) -> str:
     if section.label:
       parts.append(f"<h2>{html.escape(section.label)}</h2>\n<p>{finding(section)}</p>")
     parts += _figures(sweep, section, index) if figures else []
+    parts += language_tables.html_tables(sweep, section)
     parts += [*answers.html_tables(section), *retrieval_tables.html_tables(section)]
     parts += [*bottleneck_tables.html_tables(section), *_tables(section)]
   body = "\n".join([*parts, record(sweep)])
@@ -216,7 +222,7 @@ def _figures(sweep: Sweep, section: Section, index: int) -> list[str]:
 
 def _tables(section: Section) -> list[str]:
   parts = []
-  if section.has(BOTTLENECK):
+  if section.has(BOTTLENECK) or section.has(PERPLEXITY):
     return parts
   for heading, columns in tables.tables(section).items():
     parts.append(f"<h3>{html.escape(heading)}</h3>\n{tables.html_table(section, columns)}")

@@ -59,7 +59,7 @@ def _main_table(section: Section, main: list[str]) -> str:
     cells.append(_means(remedies.values(section, "accuracy", column)))
     if column != AS_TRAINED:
       heads.append("<i>p</i>")
-      cells.append([_p(p) for p in remedies.p_values(section, column)])
+      cells.append([p_text(p) for p in remedies.p_values(section, column)])
   heads.append("ceiling")
   cells.append(_means(remedies.values(section, "ceiling")))
   return tables.rows_as_html(heads, list(zip(*cells, strict=True)))
@@ -71,7 +71,7 @@ def _accuracies(section: Section, columns: list[str]) -> str:
 
 
 def _tests(section: Section, columns: list[str]) -> str:
-  cells = [[_p(p) for p in remedies.p_values(section, c)] for c in columns]
+  cells = [[p_text(p) for p in remedies.p_values(section, c)] for c in columns]
   return _by_size(section, columns, cells)
 
 
@@ -87,8 +87,8 @@ def _means(values: np.ndarray) -> list[str]:
   return [tables.cell(each[np.isfinite(each)], column, len(each)) for each in values.T]
 
 
-def _p(p: float | None) -> str:
-  """Two decimals, or one digit and a power of ten below a hundredth."""
+def p_text(p: float | None) -> str:
+  """A p-value as HTML: two decimals, or one digit and a power of ten below a hundredth."""
   if p is None:
     return "–"
   if p >= 0.01:

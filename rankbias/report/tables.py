@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankbias.report.collect import BOTTLENECK, Member, Section, Sweep
+from rankbias.report.collect import BOTTLENECK, PERPLEXITY, Member, Section, Sweep
 
 RANKS = {
   "covariance_rank": "covariance rank",
@@ -34,7 +34,7 @@ class Column(NamedTuple):
 
 def tables(section: Section) -> dict[str, list[Column]]:
   """The page's tables: heading -> columns, of what was measured at every temperature."""
-  if section.has(BOTTLENECK):
+  if section.has(BOTTLENECK) or section.has(PERPLEXITY):
     return {}  # its members differ in more, and have tables of their own
   found = {
     "Training": [
