@@ -172,9 +172,9 @@ def _counted(x):
 
 
 def _sums(x, reverse=False):
-  """Sums a row up to every place, or from it on: `cumsum` by matrix products, 2 to 4 times faster.
+  """Sums a row up to every place, or from it on: `cumsum` by products with matrices of ones.
 
-  On a CPU; and it compiles in half of the time.
+  On a CPU that is at least three times as fast, and compiles in half of the time.
   """
   n = x.shape[1]
   ones = np.tri(min(n, BITS), dtype=x.dtype)
@@ -183,9 +183,12 @@ def _sums(x, reverse=False):
     return jnp.dot(x, ones, precision="highest")
   blocks = jnp.pad(x, ((0, 0), (0, -n % BITS))).reshape(len(x), -1, BITS)
   inside = jnp.dot(blocks, ones, precision="highest")
-  total = inside[:, :, 0 if reverse else -1]
-  others = _sums(total, reverse) - total
-  return (inside + others[:, :, None]).reshape(len(x), -1)[:, :n]
+  # Shifted, as to subtract a block's own total from a sum would leave few digits of small weights.
+  if reverse:
+    others = jnp.pad(inside[:, 1:, 0], ((0, 0), (0, 1)))
+  else:
+    others = jnp.pad(inside[:, :-1, -1], ((0, 0), (1, 0)))
+  return (inside + _sums(others, reverse)[:, :, None]).reshape(len(x), -1)[:, :n]
 
 
 def _get(x, places):

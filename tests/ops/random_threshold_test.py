@@ -73,6 +73,17 @@ def test_slots_hold_what_lies_within_delta(compiled_quickly, counts, tied):
     np.testing.assert_allclose(a, c, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [100, 600])
+def test_small_weights_keep_their_digits_and_order(count):
+  """All but the largest logit are within 600 units of delta, so that no rounding is in the gaps."""
+  z = np.zeros((1, 800), np.float32)
+  z[0, : count + 1] = np.r_[2, 1 + np.arange(count, 0, -1) * 2.0**-23]
+  weights = np.asarray(linear(z, 1.0))
+  np.testing.assert_allclose(weights, list(chosen_in_float64(z)), rtol=1e-5)
+  falls = np.diff(weights[0, : count + 1])
+  assert (falls <= weights[0, :count] * 4 * np.finfo(np.float32).eps).all()
+
+
 @pytest.mark.parametrize("count", [FEW, FEW + 1])
 def test_slots_are_used_as_long_as_they_suffice(monkeypatch, count):
   monkeypatch.setattr(random_threshold, "_all", lambda z, top, delta: z * jnp.nan)
