@@ -53,4 +53,4 @@ def test_from_the_command_line_to_the_report(tmp_path):
   page = launch.carry_out(planned, say=lambda _: None)
   text = page.read_text()
   assert "mixture of softmaxes" in text and "KL" in text
-  assert (page.parent / "bottleneck.csv").read_text().count("\n") == 4
+  assert (page.parent / "bottleneck.csv").read_text().count("\n") == 5  # a row for each layer

@@ -81,7 +81,7 @@ def test_the_learned_map_is_read_off_the_logits():
   parameters = own.head_params["params"]
   places, curve = (found["curves"][name] for name in ("inputs", "map"))
   features = own.apply(own.params, np.arange(CONTEXTS))[0]
-  inputs = features @ parameters["linear"]["kernel"] + parameters["linear"]["bias"]
+  inputs = features @ parameters["linear"]["kernel"] + parameters["linear"]["bias"][None, :]
   np.testing.assert_allclose([places[0], places[-1]], [inputs.min(), inputs.max()], rtol=1e-5)
   expected = np.asarray(ops.plif(places, parameters["plif"], bound=6.0)) - places
   inside = slice(5, -5)  # between sparse logits a line is drawn past a knot
