@@ -26,6 +26,17 @@ def test_an_overridden_axis_is_replaced():
   assert fixed == [{"temperature": 3.0, "seed": 5}]
 
 
+def test_a_fixed_name_chooses_among_swept_parts_and_other_fields_are_set_in_all():
+  heads = [{"name": "linear"}, {"name": "plif", "knots": 9}, {"name": "plif", "knots": 99}]
+  members = config.product({"head": heads, "seed": [0, 1]})
+  fixed = config.replace_axes(members, {"head.name": "plif", "seed": 3})
+  assert fixed == [{"head": heads[1], "seed": 3}, {"head": heads[2], "seed": 3}]
+  fixed = config.replace_axes(members, {"head.use_bias": False, "seed": 3})
+  assert fixed == [{"head": {**head, "use_bias": False}, "seed": 3} for head in heads]
+  with pytest.raises(ValueError, match="head.name='plfi' is not swept over; .*mean 'plif'"):
+    config.replace_axes(members, {"head.name": "plfi"})
+
+
 def test_override_reaches_nested_fields_and_leaves_the_original():
   base = config.base("test")
   other = config.override(base, {"optimizer.learning_rate": 3, "seed": 2})
