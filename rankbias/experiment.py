@@ -211,6 +211,9 @@ def train(config, built, source, folder, log, progress) -> Any:
       on_interrupt=checkpoints.save if jax.process_count() == 1 else lambda *_: None,
       ended=selection.make_ended(config.select),
     )
+    last = int(parallel.fetch(state["step"])[0])
+    if last < config.steps:  # ended by patience, between two checkpoints
+      checkpoints.save(last, state)
   progress.close()
   return parallel.one_device(state)
 
