@@ -109,16 +109,16 @@ def fit(section: Section) -> Figure:
     column[0].set_title(f"concentration {a:g}")
     style.size_axis(column[1], widths, 6)
     column[1].set_xlabel("width 𝑑")
-  axes[0, 0].set_yscale("log")
-  axes[0, 0].set_ylabel("KL (nats)")
+  style.log_axis(axes[0, 0], "KL (nats)")
+  axes[0, 0].yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
   axes[1, 0].set_ylabel("modes matched (%)")
   axes[1, 0].set_ylim(-3, 103)
-  style.legend(figure, axes, 3)
+  _legend(figure, axes, heads)
   return figure
 
 
-def maps(section: Section) -> Figure | None:
-  """The increasing maps of logits minus the identity, at the middle width."""
+def maps(section: Section) -> Figure:
+  """The learned increasing maps of logits, a line for each seed, at the middle width."""
   found = cells(section)
   concentrations, widths, heads = axes_of(found)
   d = middle(widths)
@@ -126,17 +126,15 @@ def maps(section: Section) -> Figure | None:
   looks = style.hues(heads)
   for ax, a in zip(axes[0], concentrations, strict=True):
     for head in heads:
-      members = found[Key(a, d, head)].members if Key(a, d, head) in found else []
-      if head == "linear" or not members or "map" not in members[0].curves:
-        continue
-      for m in members:
-        ax.plot(m.curves["inputs"], m.curves["map"], **_plain(looks[head]))
-    ax.axhline(0, **style.REFERENCE)
+      for m in found[Key(a, d, head)].members if Key(a, d, head) in found else []:
+        if _is_learned(m):
+          ax.plot(m.curves["inputs"], m.curves["inputs"] + m.curves["map"], **_plain(looks[head]))
+    ax.axline((0, 0), slope=1, **style.REFERENCE)
     ax.set_title(f"concentration {a:g}")
     ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.set_xlabel("logit 𝑧")
-  axes[0, 0].set_ylabel(f"map minus identity, 𝑑 = {d}")
-  style.legend(figure, axes, 3)
+  axes[0, 0].set_ylabel(f"mapped logit, 𝑑 = {d}")
+  _legend(figure, axes, heads)
   return figure
 
 
@@ -162,7 +160,7 @@ def spectra(section: Section) -> Figure:
     ax.set_title(f"concentration {a:g}")
     ax.set_xlabel("index")
   axes[0, 0].set_ylabel(f"singular value, 𝑑 = {d}")
-  style.legend(figure, axes, 3)
+  _legend(figure, axes, heads)
   return figure
 
 
@@ -172,13 +170,21 @@ def middle(widths: list[int]) -> int:
 
 
 def has_maps(section: Section) -> bool:
-  """Tells whether a head that is not linear maps its logits by an increasing function."""
+  """Tells whether a head has learned an increasing map of its logits at the width that is shown."""
   found = cells(section)
   d = middle(axes_of(found)[1]) if found else None
-  return any(
-    key.width == d and key.head != "linear" and "map" in cell.members[0].curves
-    for key, cell in found.items()
+  return any(_is_learned(m) for k, c in found.items() if k.width == d for m in c.members)
+
+
+def _is_learned(member: Member) -> bool:
+  setting = member.setting
+  return (
+    setting["head.name"] == "plif" and not setting.get("head.frozen") and "map" in member.curves
   )
+
+
+def _legend(figure: Figure, axes: np.ndarray, heads: list[str]) -> None:
+  style.legend(figure, axes, 3 if max(map(len, heads)) < 40 else 2)
 
 
 def _line(ax: Axes, x: list[int], values: list[np.ndarray], look: dict) -> None:

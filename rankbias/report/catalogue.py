@@ -139,10 +139,10 @@ PLOTS = (
   ),
   Plot(
     "maps",
-    "What the increasing maps do to the logits",
+    "The increasing maps that are learned",
     bottleneck.maps,
-    "The map of the logits minus the identity and minus its mean, over the range of logits that "
-    "the layer uses, at one width; a line for each seed.",
+    "The learned map of the logits over the range that the layer uses, at one width; a line for "
+    "each seed, moved so that it is the identity on average. Dotted: the identity.",
     "lines",
     lambda section: section.has(BOTTLENECK) and bottleneck.has_maps(section),
   ),

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 HEADS = (
   {"name": "linear"},
-  {"name": "plif", "knots": 1000, "scale": 1.0, "frozen": True},
+  {"name": "plif", "knots": 1000, "scale": 1.0},
   {"name": "mixture_of_softmaxes", "components": 5},
 )
 MIXTURE = "mixture of softmaxes, components = 5, features of 5 𝑑"
@@ -98,7 +98,7 @@ def test_a_sweep_is_one_section_whose_cells_have_the_better_rate(sweep):
     [5, 100],
     [
       "linear",
-      "PLIF, frozen, knots = 1000, scale = 1",
+      "PLIF, knots = 1000, scale = 1",
       MIXTURE,
     ],
   )
@@ -120,7 +120,7 @@ def test_figures_show_every_head_and_can_be_read(sweep, drawn, is_legible):
   np.testing.assert_array_equal(found.get_xdata(), WIDTHS)
   np.testing.assert_allclose(found.get_ydata(), expected)
   labels = {line.get_label() for line in figures["maps"].axes[0].lines}
-  assert "linear" not in labels and "PLIF, frozen, knots = 1000, scale = 1" in labels
+  assert "linear" not in labels and "PLIF, knots = 1000, scale = 1" in labels
 
 
 def test_one_cell_with_one_seed_is_drawn_too(tmp_path, drawn, is_legible):
