@@ -70,6 +70,7 @@ def after_steps(devices, config, source, count=3, rate=0.5):
   return jax.device_get(state)
 
 
+@pytest.mark.slow
 def test_one_device_and_four_agree(source):
   with jax.enable_x64(True):
     config = tiny(dtype="float64")
