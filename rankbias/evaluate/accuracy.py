@@ -13,7 +13,8 @@ from rankbias.evaluate.predictor import Predictor, batches
 def accuracy(predictor: Predictor, source: Any, *, others=None) -> dict[str, dict[str, float]]:
   """Returns {"train": {"loss", "accuracy"}, "test": ...} over all images, without augmentation.
 
-  The loss is the mean cross-entropy of softmax(z / T) in nats.
+  The loss is the mean cross-entropy of softmax(z / T) in nats. Of a label that is a distribution,
+  the likeliest class is the right one.
   """
   return {name: split_accuracy(predictor, split) for name, split in source.splits.items()}
 
@@ -33,5 +34,5 @@ def _sums(apply, head, numbers, x, y, weight):
   params, head_params, temperature = numbers
   logits = head(head_params, apply(params, x)[0])
   loss = ops.cross_entropy(logits, y, temperature=temperature)
-  right = jnp.argmax(logits, -1) == y
+  right = jnp.argmax(logits, -1) == (y if jnp.issubdtype(y.dtype, jnp.integer) else y.argmax(-1))
   return jnp.sum(loss * weight), jnp.sum(right * weight)

@@ -133,8 +133,9 @@ def at_first_label(act, y):
   """The activation of sequences where their labels [B, L] begin; any other is returned as it is.
 
   Positions are the last axis but one, as of features [B, L, d] and of attention [B, heads, L, L].
+  Labels that are no integers are distributions, one for each example.
   """
-  if y.ndim == 1:
+  if y.ndim == 1 or not jnp.issubdtype(y.dtype, jnp.integer):
     return act
   place = jnp.argmax(y >= 0, -1).reshape(-1, *(1,) * (act.ndim - 1))
   return jnp.take_along_axis(act, place, -2).squeeze(-2)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from rankbias import data, ops, rank
-from rankbias.evaluate import Predictor, check_options
+from rankbias.evaluate import Predictor, accuracy, check_options
 from rankbias.evaluate.bottleneck import bottleneck
+from rankbias.evaluate.spectra import at_first_label
 from rankbias.models import build_head, build_model
 
 CONTEXTS, CLASSES, WIDTH = 40, 30, 3
@@ -73,6 +74,18 @@ def test_divergence_and_modes_of_targets_with_zeros():
   assert found["kl"] == pytest.approx(np.log(CLASSES) - entropy, rel=1e-5)
   assert found["mode_match"] == 1 - 1 / CONTEXTS  # the first of equals on either side
   assert found["argmaxable"] == 0 and found["press_rank"] == 1
+
+
+def test_accuracy_of_distributions_is_the_part_of_modes_and_the_loss_is_kl_and_entropy(linear):
+  own = source()
+  found = bottleneck(linear, own)["bottleneck"]
+  (split,) = accuracy(linear, own).values()
+  p = np.float64(own.splits["train"]["y"])
+  entropy = -np.sum(np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0), -1).mean()
+  assert split["accuracy"] == pytest.approx(found["mode_match"])
+  assert split["loss"] == pytest.approx(found["kl"] + entropy, rel=1e-5)
+  act = np.ones((CONTEXTS, WIDTH))
+  assert at_first_label(act, own.splits["train"]["y"]) is act
 
 
 def test_the_learned_map_is_read_off_the_logits():
