@@ -20,6 +20,7 @@ from rankbias.config import base, variants
 PLIF = {"name": "plif", "bound": 20.0, "scale": 0.0, "frozen": False}
 NOISE = {"knots": 100_000, "scale": 1.0}  # the published start
 MIXTURE = {"components": 3}
+STREAMED = ("linear", "sigsoftmax", "generalized_sigsoftmax", "tanh_cap", "plif")
 HEADS = (  # and how many features make 46.9 million parameters
   ({"name": "linear"}, 400),
   ({"name": "sigsoftmax"}, 400),
@@ -35,6 +36,12 @@ HEADS = (  # and how many features make 46.9 million parameters
   ({"name": "multi_facet", "partitions": 4, "softmaxes": 2}, 359),
   ({"name": "drill", "depth": 4}, 385),
 )
+
+
+def layer(head):
+  """An output layer with a bias, and without the matrix of all logits where it can do so."""
+  streamed = {"chunked": True} if head["name"] in STREAMED else {}
+  return {**head, "use_bias": True, **streamed}
 
 
 def get_config(arg=""):
@@ -55,7 +62,7 @@ def get_config(arg=""):
     "weight_dropout": 0.5,
     "word_dropout": 0.1,
   }
-  c.head.use_bias = True
+  c.head = layer({"name": "linear"})
   c.steps, c.batch_size = 22_000, 80  # 373 steps read the text once
   c.optimizer.update(name="adam", learning_rate=1e-3, weight_decay=0.0, clip_norm=0.25)
   c.optimizer.update(schedule="cosine", warmup_steps=400)
@@ -79,9 +86,9 @@ def get_config(arg=""):
 def sweep(config):
   """All output layers with three seeds; three of them with one for the smoke test."""
   if config.name.endswith("smoke"):
-    return [{"head": {**HEADS[i][0], "use_bias": True}, "seed": 0} for i in (0, 4, 7)]
+    return [{"head": layer(HEADS[i][0]), "seed": 0} for i in (0, 4, 7)]
   return [
-    {"head": {**head, "use_bias": True}, "model.features": features, "seed": seed}
+    {"head": layer(head), "model.features": features, "seed": seed}
     for head, features in HEADS
     for seed in (0, 1, 2)
   ]
