@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rankbias.models import HEADS, build_head
+from rankbias.models.heads.contract import is_argmax
 
 # Half the compile time, which is all that programs of this size cost.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -208,3 +209,14 @@ BAD = [
 def test_options_out_of_range_are_refused(name, options, message):
   with pytest.raises(ValueError, match=message):
     jax.eval_shape(build_head(name, 5, **options).init, jax.random.key(0), jnp.ones((2, 3)))
+
+
+def test_is_argmax_is_that_of_numpy_at_ties_too():
+  logits = np.random.default_rng(0).integers(-2, 2, (40, 3, 6)).astype("float32")
+  logits[0, 0] = -np.inf
+  index = np.arange(6, dtype="int32")[:, None, None]
+  expected = logits.argmax(-1) == index
+  found = jax.vmap(is_argmax, (None, 0))(logits, np.broadcast_to(index, (6, 40, 3)))
+  np.testing.assert_array_equal(found, expected)
+  logits[1, :, 2] = np.nan
+  assert not is_argmax(logits, np.zeros((40, 3), "int32"))[1].any()
