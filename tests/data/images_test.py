@@ -8,6 +8,7 @@ import time
 import pytest
 
 from rankbias.data import DATASETS, DataFileError, DatasetUnavailable, facts, fetch, load, prepare
+from rankbias.data.language import CORPORA
 
 
 def closed_port():
@@ -104,7 +105,8 @@ def test_unknown_name():
 
 
 def test_every_published_set_has_a_loader():
-  assert set(DATASETS) == {"digits", "max_retrieval", "clrs_text", *facts.FACTS}
+  others = {"digits", "max_retrieval", "clrs_text", "dirichlet", *CORPORA}
+  assert set(DATASETS) == others | set(facts.FACTS)
 
 
 def test_published_facts_are_consistent():
