@@ -16,7 +16,7 @@ from rankbias import data, program, record, result, runs, selection, warm_start
 from rankbias.config import did_you_mean, flatten, override, scientific
 from rankbias.data.source import Source
 from rankbias.evaluate import check_options, check_splits
-from rankbias.models import HEADS, MODELS, build_model
+from rankbias.models import HEADS, MODELS, build_model, check_head
 from rankbias.train import loop, optimizer, parallel
 from rankbias.train.checkpoint import open_checkpoints
 from rankbias.train.progress import Progress
@@ -118,6 +118,7 @@ def check(config: ConfigDict) -> None:
     if name not in family:
       raise ValueError(f"{field}={name!r} is unknown; {did_you_mean(str(name), family)}")
   build_model(**config.model.to_dict())  # raises for its options
+  check_head(**config.head.to_dict())
   if not (config.temperature > 0 and math.isfinite(config.temperature)):
     raise ValueError(
       f"temperature={config.temperature} must be a finite number > 0: logits are divided by it"

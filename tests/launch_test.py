@@ -126,6 +126,9 @@ def test_the_folder_does_not_depend_on_the_machine():
     ({"data.limit": -1}, "data.limit=-1 must be at least 0"),
     ({"evaluate.spectra.images": 0}, "evaluate.spectra.images=0 must be at least 1"),
     ({"optimizer.head_learning_rate": -1.0}, "optimizer.head_learning_rate=-1.0"),
+    ({"head": {"name": "plif", "knots": 1}}, "num_knots = 1 must be at least 2"),
+    ({"head": {"name": "linear", "bais": True}}, "no known option of head 'linear'"),
+    ({"head": {"name": "mixture_of_softmaxes", "components": 0}}, "components=0 must be at least"),
   ],
 )
 def test_bad_configs_are_refused_before_anything_happens(tmp_path, overrides, message):

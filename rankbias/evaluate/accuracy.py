@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from rankbias import ops
-from rankbias.evaluate.predictor import Predictor, batches
+from rankbias.evaluate.predictor import Predictor, batches, joined
 
 
 def accuracy(predictor: Predictor, source: Any, *, others=None) -> dict[str, dict[str, float]]:
   """Returns {"train": {"loss", "accuracy"}, "test": ...} over all images, without augmentation.
 
-  The loss is the mean cross-entropy of softmax(z / T) in nats. Of a label that is a distribution,
+  The loss is the mean cross-entropy in nats, at the temperature. Of a label that is a distribution,
   the likeliest class is the right one.
   """
   return {name: split_accuracy(predictor, split) for name, split in source.splits.items()}
@@ -23,16 +23,16 @@ def split_accuracy(predictor: Predictor, split: dict) -> dict[str, float]:
   """Loss and accuracy over one split."""
   totals = []
   for x, y, weight in batches(split):
-    totals.append(_sums(predictor.apply, predictor.head, predictor.numbers(), x, y, weight))
+    totals.append(_sums(predictor.functions(), predictor.numbers(), x, y, weight))
   loss, right = (sum(float(total[i]) for total in totals) / len(split["y"]) for i in (0, 1))
   return {"loss": loss, "accuracy": right}
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _sums(apply, head, numbers, x, y, weight):
+@partial(jax.jit, static_argnums=0)
+def _sums(functions, numbers, x, y, weight):
   """Sums of loss and of right answers over a batch."""
-  params, head_params, temperature = numbers
-  logits = head(head_params, apply(params, x)[0])
-  loss = ops.cross_entropy(logits, y, temperature=temperature)
-  right = jnp.argmax(logits, -1) == (y if jnp.issubdtype(y.dtype, jnp.integer) else y.argmax(-1))
+  predictor = joined(functions, numbers)
+  log_probs = predictor.log_probs(predictor.apply(predictor.params, x)[0])
+  loss = ops.cross_entropy(log_probs, y)
+  right = jnp.argmax(log_probs, -1) == (y if jnp.issubdtype(y.dtype, jnp.integer) else y.argmax(-1))
   return jnp.sum(loss * weight), jnp.sum(right * weight)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rankbias import rank
-from rankbias.evaluate.predictor import Predictor
+from rankbias.evaluate.predictor import Predictor, joined
 
 EFFECTIVE = (1e-3, 1e-4, 1e-5)  # parts of the energy that an effective rank leaves out
 INCREASING = 1e-3  # of the range of the logits: the most by which rounding lets them fall
@@ -37,7 +37,7 @@ def bottleneck(
   """
   split = source.splits["train"]
   q, values, ranks, logits, linear = jax.device_get(
-    _measure(predictor.apply, predictor.head, predictor.log_head, predictor.numbers(), split["x"])
+    _measure(predictor.functions(), predictor.numbers(), split["x"])
   )
   p, q = np.float64(split["y"]), np.float64(q)
   kl = np.where(p > 0, p * (np.log(np.where(p > 0, p, 1)) - q), 0).sum(-1)
@@ -58,12 +58,11 @@ def bottleneck(
   return {"bottleneck": found, "curves": curves}
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _measure(apply, head, log_head, numbers, x):
+@partial(jax.jit, static_argnums=0)
+def _measure(functions, numbers, x):
   """Log-probabilities with their spectrum and ranks, logits, and the outputs of the linear map."""
-  params, head_params, temperature = numbers
-  predictor = Predictor(apply, params, head, head_params, temperature, log_head)
-  features = apply(params, x)[0]
+  predictor = joined(functions, numbers)
+  features = predictor.apply(predictor.params, x)[0]
   logs = predictor.log_probs(features)
   values = rank.singular_values(logs)
   fractions = 1 - np.array(EFFECTIVE)
@@ -73,7 +72,7 @@ def _measure(apply, head, log_head, numbers, x):
     linear = jnp.matmul(features, linear[0], precision="highest") + linear[1][None, :]
   else:
     linear = None
-  return logs, values, ranks, head(head_params, features), linear
+  return logs, values, ranks, predictor.head(predictor.head_params, features), linear
 
 
 def last_linear(predictor: Predictor) -> tuple | None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rankbias import ops
-from rankbias.evaluate.predictor import Predictor
+from rankbias.evaluate.predictor import Predictor, joined
 from rankbias.evaluate.remedies import AS_TRAINED, Remedies, as_specs, overrides
 from rankbias.evaluate.sharpness import row_sharpness
 from rankbias.evaluate.spectra import at_first_label
@@ -90,8 +90,8 @@ def measure_split(predictor: Predictor, arrays: Mapping[str, np.ndarray], specs:
   "spread", ...: {layer: [columns, N, heads]}}."""
   parts, order = [], []
   for rows, x, y in passes(arrays):
-    own = predictor.apply, predictor.head, specs
-    found = jax.device_get(_measure(*own, predictor.numbers(), x, y))
+    own = predictor.functions(), specs, predictor.numbers()
+    found = jax.device_get(_measure(*own, x, y))
     parts.append(jax.tree.map(partial(_first, count=len(rows)), found))
     order.append(rows)
   back = np.argsort(np.concatenate(order))
@@ -120,17 +120,17 @@ def _cropped(rows: np.ndarray, width: int, fill: int) -> np.ndarray:
   return np.pad(rows, ((0, 0), (0, more)), constant_values=fill)[:, :width]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _measure(apply, head, specs, numbers, x, y):
+@partial(jax.jit, static_argnums=(0, 1))
+def _measure(functions, specs, numbers, x, y):
   """What every column does with one batch; leaves are [columns, B, ...]."""
-  params, head_params, temperature = numbers
+  predictor = joined(functions, numbers)
   asked = y >= 0
   columns = []
   for own in overrides(specs):
-    features, acts = apply(params, x, **own)
-    logits = head(head_params, features)
-    right = jnp.argmax(logits, -1) == y
-    loss = ops.cross_entropy(logits, jnp.where(asked, y, 0), temperature=temperature)
+    features, acts = predictor.apply(predictor.params, x, **own)
+    log_probs = predictor.log_probs(features)
+    right = jnp.argmax(log_probs, -1) == y
+    loss = ops.cross_entropy(log_probs, jnp.where(asked, y, 0))
     columns.append(
       {
         "exact": jnp.all(right | ~asked, -1),

@@ -42,9 +42,19 @@ class Predictor(NamedTuple):
     logits = self.head(self.head_params, features)
     return ops.log_softmax(logits, temperature=self.temperature)
 
+  def functions(self) -> tuple[Callable | None, ...]:
+    """What is compiled in: (apply, head, log_head)."""
+    return self.apply, self.head, self.log_head
+
   def numbers(self) -> tuple[Any, Any, Any]:
     """What may be traced or vmapped: everything but the functions."""
     return self.params, self.head_params, self.temperature
+
+
+def joined(functions: tuple, numbers: tuple) -> Predictor:
+  """The predictor of which these are the `functions` and the `numbers`."""
+  (apply, head, log_head), (params, head_params, temperature) = functions, numbers
+  return Predictor(apply, params, head, head_params, temperature, log_head)
 
 
 def batches(split: dict[str, np.ndarray], size: int = BATCH) -> Iterator[tuple]:

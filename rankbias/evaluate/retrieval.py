@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rankbias import ops
-from rankbias.evaluate.predictor import Predictor
+from rankbias.evaluate.predictor import Predictor, joined
 from rankbias.evaluate.remedies import AS_TRAINED, Remedies, as_specs, overrides
 
 FITTED = "fitted"  # the inverse temperature that is fitted to this head
@@ -87,8 +87,8 @@ def measure_size(predictor, source, specs, curves, n: int, wanted: int):
   totals, shown = [], []
   for part, count, used in passes(n, wanted):
     x, y = source.draw("test", part, count=count, n=n)
-    own = predictor.apply, predictor.head, specs
-    found = jax.device_get(_measure(*own, predictor.numbers(), curves, x, y))
+    own = predictor.functions(), specs, predictor.numbers()
+    found = jax.device_get(_measure(*own, curves, x, y))
     top = found.pop("top")[:, : max(SHOWN[0] - len(shown), 0)]
     shown += list(np.moveaxis(top, 1, 0))
     totals.append({name: values[..., :used].sum(-1, dtype=float) for name, values in found.items()})
@@ -96,10 +96,10 @@ def measure_size(predictor, source, specs, curves, n: int, wanted: int):
   return means, np.stack(shown, 1)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _measure(apply, head, specs, numbers, curves, x, y):
+@partial(jax.jit, static_argnums=(0, 1))
+def _measure(functions, specs, numbers, curves, x, y):
   """What every column does with the same sets; the compiler computes the items once for all."""
-  params, head_params, _ = numbers
+  predictor = joined(functions, numbers)
   ways = overrides(specs)
   for curve in curves.values():
     sharpened = partial(ops.adaptive_temperature_softmax, inverse_temperature=curve)
@@ -107,14 +107,14 @@ def _measure(apply, head, specs, numbers, curves, x, y):
   order = jnp.argsort(x[:, 1:, 0])[:, -SHOWN[1] :]
   values = {"accuracy": [], "entropy": [], "max_weight": [], "top": []}
   for own in ways:
-    features, acts = apply(params, x, **own)
+    features, acts = predictor.apply(predictor.params, x, **own)
     weights = acts["attention/weights"].astype(jnp.float32)
     logs = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))
-    values["accuracy"].append(jnp.argmax(head(head_params, features), -1) == y)
+    values["accuracy"].append(jnp.argmax(predictor.log_probs(features), -1) == y)
     values["entropy"].append(-jnp.sum(weights * logs, -1))
     values["max_weight"].append(weights.max(-1))
     values["top"].append(jnp.take_along_axis(weights[: SHOWN[0]], order[: SHOWN[0]], -1))
-  logits = apply(params, x)[1]["attention/logits"]
+  logits = predictor.apply(predictor.params, x)[1]["attention/logits"]
   right = jnp.argmax(logits, -1) == jnp.argmax(x[:, 1:, 0], -1)
   spread = logits.max(-1) - logits.min(-1)
   stacked = {name: jnp.stack(each) for name, each in values.items()}
@@ -139,7 +139,7 @@ def fit_head(
   for n in sizes:
     for part, count, used in passes(n, sets):
       x, y = source.draw("heldout", part, count=count, n=n)
-      own = predictor.apply, predictor.head, predictor.numbers()
+      own = predictor.functions(), predictor.numbers()
       rows.append([array[:used] for array in jax.device_get(_scores(*own, x, y, grid))])
   entropies, scores = (np.concatenate(column) for column in zip(*rows, strict=True))
   return ops.fit_to_scores(entropies, scores, grid=grid, bins=bins)
@@ -163,15 +163,15 @@ def check_fit(fit: Mapping[str, Any]) -> None:
     raise ValueError(f"evaluate.retrieval.fit: {error}") from None
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _scores(apply, head, numbers, x, y, grid):
+@partial(jax.jit, static_argnums=0)
+def _scores(functions, numbers, x, y, grid):
   """The entropy of every row, and the probability of its class at every inverse temperature."""
-  params, head_params, temperature = numbers
+  predictor = joined(functions, numbers)
 
   def at(beta):
     sharpened = partial(ops.softmax, temperature=1 / beta)
-    logits = head(head_params, apply(params, x, normalizer=sharpened)[0])
-    return jnp.take_along_axis(ops.softmax(logits, temperature=temperature), y[:, None], -1)[:, 0]
+    features, _ = predictor.apply(predictor.params, x, normalizer=sharpened)
+    return jnp.exp(jnp.take_along_axis(predictor.log_probs(features), y[:, None], -1))[:, 0]
 
-  logits = apply(params, x)[1]["attention/logits"]
+  logits = predictor.apply(predictor.params, x)[1]["attention/logits"]
   return ops.entropy(logits), jax.vmap(at, out_axes=1)(grid)

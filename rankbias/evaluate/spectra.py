@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rankbias import ops, rank
-from rankbias.evaluate.predictor import Predictor, batches
+from rankbias.evaluate.predictor import Predictor, batches, joined
 
 MEASURES = {
   "numerical_rank": rank.numerical_rank,
@@ -37,11 +37,11 @@ def measure_layers(predictor: Predictor, x, y, *, max_features: int = 8000) -> d
   order and "logits" last; `loss` and `accuracy` on the batch. To be jitted, and vmapped, by the
   caller.
   """
-  matrices, logits = layer_matrices(predictor, x, y, max_features)
+  matrices, log_probs = layer_matrices(predictor, x, y, max_features)
   y = at_first_label(y[..., None], y)[..., 0]
   row = {
-    "loss": jnp.mean(ops.cross_entropy(logits, y, temperature=predictor.temperature)),
-    "accuracy": jnp.mean(jnp.argmax(logits, -1) == y),
+    "loss": jnp.mean(ops.cross_entropy(log_probs, y)),
+    "accuracy": jnp.mean(jnp.argmax(log_probs, -1) == y),
   }
   for layers, raw, centered in spectra_by_shape(matrices):
     ranks = {name: measure(raw) for name, measure in MEASURES.items()}
@@ -53,7 +53,7 @@ def measure_layers(predictor: Predictor, x, y, *, max_features: int = 8000) -> d
     }
     if "logits" in layers:
       singular_values = raw[layers.index("logits")]
-  norms = logits_norms(logits, singular_values, predictor.temperature)
+  norms = logits_norms(matrices["logits"], singular_values, predictor.temperature)
   row |= {f"logits:{name}": value for name, value in norms.items()}
   return row | {"logits:singular_values": singular_values}
 
@@ -78,7 +78,7 @@ def spectra(
   parts = []
   for x, y, weight in batches(chosen):
     count = int(weight.sum())
-    matrices = _matrices(predictor.apply, predictor.head, predictor.numbers(), x, y, max_features)
+    matrices = _matrices(predictor.functions(), predictor.numbers(), x, y, max_features)
     parts.append({layer: np.asarray(matrix)[:count] for layer, matrix in matrices.items()})
   result = {
     "ranks": {},
@@ -118,15 +118,19 @@ def layer_names(predictor: Predictor, x) -> list[str]:
 
 
 def layer_matrices(predictor: Predictor, x, y, max_features: int):
-  """Returns {layer: [images, features], ..., "logits": [images, classes]} and the logits."""
+  """Returns {layer: [images, features], ..., "logits": [images, classes]}, and log-probabilities.
+
+  A mixture has its log-probabilities at T = 1 in the place of logits.
+  """
   features, acts = predictor.apply(predictor.params, x)
-  logits = predictor.head(predictor.head_params, at_first_label(features, y))
+  features = at_first_label(features, y)
+  logits = predictor.head(predictor.head_params, features)
   acts = {layer: at_first_label(act, y) for layer, act in acts.items()}
   flat = {layer: act.reshape(len(act), -1) for layer, act in acts.items()}
   kept = {
     layer: matrix[:, columns(matrix.shape[1], max_features)] for layer, matrix in flat.items()
   }
-  return kept | {"logits": logits}, logits
+  return kept | {"logits": logits}, predictor.log_probs(features)
 
 
 def at_first_label(act, y):
@@ -168,8 +172,6 @@ def logits_norms(logits, singular_values, temperature) -> dict[str, jax.Array]:
   return norms | {f"tempered_{name}": value / temperature for name, value in norms.items()}
 
 
-@partial(jax.jit, static_argnums=(0, 1, 5))
-def _matrices(apply, head, numbers, x, y, max_features):
-  params, head_params, temperature = numbers
-  predictor = Predictor(apply, params, head, head_params, temperature)
-  return layer_matrices(predictor, x, y, max_features)[0]
+@partial(jax.jit, static_argnums=(0, 4))
+def _matrices(functions, numbers, x, y, max_features):
+  return layer_matrices(joined(functions, numbers), x, y, max_features)[0]

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from rankbias import ops
-from rankbias.evaluate.predictor import Predictor, batches
+from rankbias.evaluate.predictor import Predictor, batches, joined
 
 
 def uncertainty(
@@ -102,7 +102,7 @@ def separation(score: np.ndarray, positive: np.ndarray) -> float:
 
 def _log_probs(predictor: Predictor, x, sample: int | None = None, positions=None):
   """Log-probabilities [B, classes] of one sample of the dropout, or without it."""
-  own = predictor.apply, predictor.head, predictor.numbers()
+  own = predictor.functions(), predictor.numbers()
   if sample is None:
     return _forward(*own, x, None)
   return _forward(*own, x, _keys(sample, positions))
@@ -115,11 +115,11 @@ def _keys(sample, positions):
   return jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _forward(apply, head, numbers, x, key):
-  params, head_params, temperature = numbers
-  features, _ = apply(params, x) if key is None else apply(params, x, key=key)
-  return ops.log_softmax(head(head_params, features), temperature=temperature)
+@partial(jax.jit, static_argnums=0)
+def _forward(functions, numbers, x, key):
+  predictor = joined(functions, numbers)
+  own = {} if key is None else {"key": key}
+  return predictor.log_probs(predictor.apply(predictor.params, x, **own)[0])
 
 
 @jax.jit

@@ -49,6 +49,7 @@ __all__ = [
   "Transformer",
   "build_head",
   "build_model",
+  "check_head",
   "scale_kernels",
 ]
 
@@ -67,6 +68,15 @@ def build_model(name: str, **options: Any) -> nn.Module:
 def build_head(name: str, num_classes: int, **options: Any) -> nn.Module:
   """Makes the head called `name` for `num_classes` classes; raises as `build_model` does."""
   return _build("head", HEADS, name, {"num_classes": num_classes, **options})
+
+
+def check_head(name: str, **options: Any) -> None:
+  """Raises as `build_head` does, and for values that a head refuses once it gets features.
+
+  Nothing is computed. What depends on the number of classes is not found, as it is not known here.
+  """
+  head, features = build_head(name, 1000, **options), jax.ShapeDtypeStruct((1, 16), "float32")
+  jax.eval_shape(head.init, jax.random.key(0), features)
 
 
 def scale_kernels(params: Any, scale: jax.Array | float) -> Any:

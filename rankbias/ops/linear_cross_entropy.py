@@ -108,6 +108,7 @@ def _rows_of_tokens(plan, reduction, features, weights, labels, keep):
   batch = labels.shape
   features = features.reshape(labels.size, features.shape[-1])
   labels, keep = labels.ravel(), keep.ravel()
+  labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))  # hold the number of classes
   known = (labels >= 0) & (labels < weights.kernel.shape[plan.class_axis])
   # Nothing of a token left out may reach a product, where NaN times 0 is NaN.
   features, labels = jnp.where(keep[:, None], features, 0), jnp.where(keep & known, labels, 0)

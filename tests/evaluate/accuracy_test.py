@@ -1,13 +1,17 @@
 """Loss and accuracy over a split, against NumPy and by hand."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 
 from rankbias import runs
-from rankbias.evaluate import EVALUATIONS, Predictor, accuracy
+from rankbias.evaluate import EVALUATIONS, Predictor, accuracy, measure_layers
 from rankbias.evaluate.accuracy import split_accuracy
 from rankbias.evaluate.predictor import BATCH, batches
+
+PRIOR = {1.0: 0.7, -0.3: 0.3}  # of each part of a mixture, by what its logits are multiplied with
 
 
 def expected(network, split, temperature):
@@ -26,6 +30,27 @@ def test_every_split_is_as_in_numpy(network, temperature):
   for name, split in network.source.splits.items():
     for key, value in expected(network, split, temperature).items():
       np.testing.assert_allclose(found[name][key], value, rtol=2e-5, err_msg=f"{name} {key}")
+
+
+def mixed(kernel, features, temperature=1.0):
+  """Log-probabilities of a mixture of two softmaxes, the temperature inside of each."""
+  parts = [jax.nn.log_softmax(by * features @ kernel / temperature) for by in PRIOR]
+  return jax.nn.logsumexp(jnp.stack(parts), 0, b=np.array([*PRIOR.values()])[:, None, None])
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 5.0])
+def test_a_mixture_is_measured_with_the_temperature_inside_its_parts(network, temperature):
+  own = {"head": mixed, "log_head": mixed, "temperature": temperature}
+  predictor, split = network.predictor._replace(**own), network.source.splits["test"]
+  logits = network.matrices(split["x"])["logits"]
+  parts = [log_softmax(by * logits / temperature, axis=-1) for by in PRIOR]
+  log_probs = logsumexp(parts, axis=0, b=np.array([*PRIOR.values()])[:, None, None])
+  loss = -np.mean(log_probs[np.arange(len(logits)), split["y"]])
+  right = np.mean(log_probs.argmax(-1) == split["y"])
+  training = jax.jit(lambda x, y: measure_layers(predictor, x, y))(split["x"], split["y"])
+  for found in (split_accuracy(predictor, split), training):
+    np.testing.assert_allclose(found["loss"], loss, rtol=2e-5)
+    np.testing.assert_allclose(found["accuracy"], right, rtol=1e-6)
 
 
 @pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH + 7])

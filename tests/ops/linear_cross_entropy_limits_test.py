@@ -92,3 +92,15 @@ def test_labels_of_tokens_left_out_are_not_checked():
   where = np.array([[True, True, False], [True, True, True]])
   loss, _ = ops.linear_cross_entropy(H, W, np.where(where, 0, -100), where=where)
   np.testing.assert_allclose(loss, np.where(where, np.log(5), 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "classes"), [("uint8", 256), ("int8", 128), ("uint16", 70_000)])
+def test_labels_may_be_narrower_than_the_number_of_classes(dtype, classes):
+  rng = np.random.default_rng(5)
+  h, w = (rng.normal(size=shape).astype("f4") for shape in ((4, 2), (2, classes)))
+  labels = np.array([0, 3, 100, min(classes, 127)], dtype)
+  narrow, wide = (
+    jax.jit(lambda y: ops.linear_cross_entropy(h, w, y)[0])(y) for y in (labels, labels.astype(int))
+  )
+  np.testing.assert_array_equal(narrow, wide)
+  assert np.isfinite(narrow).all()
