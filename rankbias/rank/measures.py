@@ -153,14 +153,21 @@ def energy_rank(
     known = np.asarray(fraction)
     if not ((known > 0) & (known <= 1)).all():
       raise ValueError(f"fraction = {fraction} must lie in (0, 1], such as 0.99.")
-  return _energy_rank(singular_values, fraction)
+  # What may be left out is small, and 1 - fraction in float32 would be off by 1e-3 of 1e-5.
+  traced = isinstance(fraction, jax.core.Tracer)
+  return _energy_rank(singular_values, 1 - (fraction if traced else np.asarray(fraction, float)))
 
 
 @jax.jit
-def _energy_rank(singular_values, fraction):
+def _energy_rank(singular_values, rest):
+  """Counts all but the smallest ones that together hold at most this rest of the energy.
+
+  Summed from the smallest on, since what a float32 sum from the largest on leaves has no digits.
+  """
   parts, top = _relative(singular_values)
-  energy = jnp.cumsum(-jnp.sort(-(parts**2), axis=-1), axis=-1)
-  return _sweep(lambda level: jnp.sum(energy < level * energy[..., -1:], -1) + 1, fraction, top)
+  tail = jnp.cumsum(jnp.sort(parts**2, axis=-1), axis=-1)
+  total = tail[..., -1:] * (1 + 4 * jnp.finfo(tail.dtype).eps)  # an equal rest may be left out
+  return _sweep(lambda level: jnp.sum(tail > level * total, -1), rest, top)
 
 
 @jax.jit

@@ -180,6 +180,17 @@ def test_the_effective_rank_of_the_bottleneck_literature_is_the_energy_rank_at_o
       assert rank.energy_rank(s, fraction=1 - eps) == enough[0]
 
 
+@pytest.mark.parametrize("decay", [0.5, 1.0, 1.5])
+def test_the_energy_rank_of_float32_counts_as_that_of_float64(decay):
+  """Where all but 1e-5 of the energy is held, a sum from the largest on is off by several."""
+  s = (np.arange(1, 4097) ** -decay).astype(np.float32)
+  squares = s.astype(float) ** 2
+  energy = np.cumsum(squares) / squares.sum()
+  eps = np.array([1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
+  found = rank.energy_rank(np.random.default_rng(1).permutation(s), fraction=1 - eps)
+  np.testing.assert_array_equal(found, [1 + np.sum(energy < 1 - e) for e in eps])
+
+
 @pytest.mark.parametrize("shape", [(3,), (3, 4, 5), (-1, 3)])
 def test_press_rank_of_a_wrong_shape_or_type(shape):
   with pytest.raises(ValueError, match="two sizes of the matrix"):
