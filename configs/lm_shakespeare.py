@@ -18,7 +18,7 @@ run. The matrix whose rank is counted has the first 4,096 contexts of "test" as 
 from rankbias.config import base, variants
 
 PLIF = {"name": "plif", "bound": 20.0, "scale": 0.0, "frozen": False}
-NOISE = {"knots": 10_000, "scale": 1.0}  # the published start, with a tenth of its knots
+NOISE = {"knots": 10_000, "scale": 1.0}  # the start in public code, with a tenth of its knots
 MIXTURE = {"components": 3}
 HEADS = (  # and how many units make 0.35 million parameters
   ({"name": "linear"}, 256),
@@ -64,7 +64,7 @@ def get_config(arg=""):
   c.measure.count = 0
   c.evaluate = {
     "perplexity": {"splits": ("valid", "test"), "lanes": 16},
-    "log_probability_rank": {"split": "test", "contexts": 4096},
+    "log_probability_rank": {"split": "test", "contexts": 4096, "lanes": 1},
   }
   if "smoke" in names:
     c.data.window = 5

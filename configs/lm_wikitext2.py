@@ -18,7 +18,7 @@ cosine schedule, not averaged SGD, and activations are not regularised.
 from rankbias.config import base, variants
 
 PLIF = {"name": "plif", "bound": 20.0, "scale": 0.0, "frozen": False}
-NOISE = {"knots": 100_000, "scale": 1.0}  # the published start
+NOISE = {"knots": 100_000, "scale": 1.0}  # the start in public code
 MIXTURE = {"components": 3}
 STREAMED = ("linear", "sigsoftmax", "generalized_sigsoftmax", "tanh_cap", "plif")
 HEADS = (  # and how many features make 46.9 million parameters
@@ -71,7 +71,7 @@ def get_config(arg=""):
   c.measure.count = 0
   c.evaluate = {
     "perplexity": {"splits": ("valid", "test"), "lanes": 16},
-    "log_probability_rank": {"split": "test", "contexts": 4096},
+    "log_probability_rank": {"split": "test", "contexts": 4096, "lanes": 1},
   }
   if "smoke" in names:
     c.data.update(window=5, limit=40)

@@ -77,9 +77,9 @@ def _note(section: Section) -> str:
   """What the numbers of the tables are, and each frozen map against the learned one."""
   return (
     "Mean ± standard deviation (n − 1) over seeds. <i>p</i>: two-sided t-test against the linear "
-    "softmax, of unequal variances (Welch), and paired over the seeds that both have. Press rank: "
-    "singular values of the log-probabilities above the rounding of float32, ½ √(m + n + 1) ε "
-    "σ<sub>1</sub>; effective rank at ε: the fewest that hold 1 − ε of the energy"
+    "softmax, of unequal variances (Welch), and paired over the seeds that both have; not "
+    "corrected for the number of tests. Press rank: singular values of the log-probabilities above "
+    "the rounding of float32, ½ √(m + n + 1) ε σ<sub>1</sub>; effective rank at ε: the fewest that hold 1 − ε of the energy"
     f"{_matrix(section)}. {_frozen(section)}In full precision: "
     '<a href="language.csv">language.csv</a>.'
   )
@@ -104,19 +104,26 @@ def csv_table(sweep: Sweep) -> str:
 
 
 def finding(section: Section) -> str:
-  """The perplexity of the linear softmax and of the best other output layer."""
+  """The perplexities of the linear softmax and of the layer that is best on "valid"."""
   found = heads(section)
-  split = "test" if all("test" in m[0].record[PERPLEXITY] for m in found.values()) else "valid"
-  means = {name: perplexities(own, split) for name, own in found.items()}
+  splits = [
+    s for s in ("valid", "test") if all(s in m[0].record[PERPLEXITY] for m in found.values())
+  ]
+  if not splits:
+    return "No perplexity is of one split for all output layers."
+  chosen, split = splits[0], splits[-1]  # who is best is not decided by what is then reported
+  means = {name: perplexities(own, chosen) for name, own in found.items()}
   means = {name: values.mean() for name, values in means.items() if len(values)}
   if not means:
     return "No perplexity is finite."
   best = min(means, key=means.get)
-  text = f"The {split} perplexity is {means[best]:.2f} with the best output layer, {best}"
+  means = {name: perplexities(found[name], split).mean() for name in means}
+  text = f"The {split} perplexity is {means[best]:.2f} with the layer best on {chosen}, {best}"
   if LINEAR in means and best != LINEAR:
     text += f", and {means[LINEAR]:.2f} with a linear softmax"
     p = _tests(found[best], found[LINEAR], split)["Welch"]
-    text += f" (<i>p</i> = {p_text(p)} by Welch's t-test)" if p is not None else ""
+    several = f", one of {len(found) - 1} such tests" if len(found) > 2 else ""
+    text += f" (<i>p</i> = {p_text(p)} by Welch's t-test{several})" if p is not None else ""
   return f"{text} (means over seeds)."
 
 

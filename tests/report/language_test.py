@@ -125,7 +125,7 @@ def test_the_page_has_the_table_and_the_frozen_map_against_the_learned(written):
   p = ttest_ind(a, b, equal_var=False).pvalue
   told = f"scale 1: learned {a.mean():.2f}, frozen {b.mean():.2f} (test; <i>p</i> = "
   assert f"{told}{p_text(p)}" in page
-  assert "with the best output layer, mixture of softmaxes" in page
+  assert "with the layer best on valid, mixture of softmaxes" in page
   assert "512 contexts and 10,000 tokens" in page
   assert "Training</h3>" not in page  # tables by temperature say nothing here
 

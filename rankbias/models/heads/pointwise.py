@@ -47,9 +47,9 @@ class TanhCapHead(LinearHead):
 class PlifHead(LinearHead):
   """A linear head under a learned increasing piecewise linear map, `ops.plif` (arXiv:1902.08077).
 
-  The K parameters of the map are the leaf "plif". With scale 0 it starts as the identity; the
-  published start, scale 1 with 1e5 knots, has slopes of noise. `frozen` keeps the start: its
-  gradient is zero (a weight decay would move it all the same).
+  The K parameters of the map are the leaf "plif". With scale 0 it starts as the identity; with
+  scale 1 and 1e5 knots, the start in public code (of Parthiban et al. 2021), it has slopes of
+  noise. `frozen` keeps the start: its gradient is zero (a weight decay would move it all the same).
   """
 
   knots: int = 1000
