@@ -79,7 +79,8 @@ def _note(section: Section) -> str:
     "Mean ± standard deviation (n − 1) over seeds. <i>p</i>: two-sided t-test against the linear "
     "softmax, of unequal variances (Welch), and paired over the seeds that both have; not "
     "corrected for the number of tests. Press rank: singular values of the log-probabilities above "
-    "the rounding of float32, ½ √(m + n + 1) ε σ<sub>1</sub>; effective rank at ε: the fewest that hold 1 − ε of the energy"
+    "the rounding of float32, ½ √(m + n + 1) ε σ<sub>1</sub>; effective rank at ε: the fewest "
+    "that hold 1 − ε of the energy"
     f"{_matrix(section)}. {_frozen(section)}In full precision: "
     '<a href="language.csv">language.csv</a>.'
   )
