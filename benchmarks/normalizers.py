@@ -105,13 +105,18 @@ def calls(function):
 
 
 def programs(function, z, cotangent, *more):
-  """Returns the compiled (forward, gradient) as calls, and the seconds that the latter compiled."""
+  """Returns (forward, gradient) as calls, and the seconds that tracing and compiling took."""
   forward = jax.jit(lambda z, *more: function(z, *more))
   gradient = jax.jit(lambda z, c, *more: jax.vjp(lambda z: function(z, *more), z)[1](c)[0])
-  start = time.perf_counter()
-  gradient.lower(z, cotangent, *more).compile()
-  seconds = time.perf_counter() - start
-  return (lambda: forward(z, *more)), (lambda: gradient(z, cotangent, *more)), seconds
+  calls, seconds = [], []
+  for program, arguments in ((forward, (z, *more)), (gradient, (z, cotangent, *more))):
+    start = time.perf_counter()
+    lowered = program.lower(*arguments)
+    traced = time.perf_counter()
+    lowered.compile()
+    seconds.append({"trace_s": traced - start, "compile_s": time.perf_counter() - traced})
+    calls.append(partial(program, *arguments))
+  return calls, seconds
 
 
 def error(name, weights, z):
@@ -135,8 +140,8 @@ def compare(name, shape, others, *, repeats, settle):
   z = jnp.abs(z) if name == "power_mechanism" else z
   more = (z > -1,) if name.endswith("masked") else ()
   function = MAPS[name] if not more else lambda z, mask: MAPS[name](z, where=mask)
-  *ours, seconds = programs(function, z, cotangent, *more)
-  *softmax, _ = programs(SAME.get(name, jax.nn.softmax), z, cotangent, *more)
+  ours, seconds = programs(function, z, cotangent, *more)
+  softmax, _ = programs(SAME.get(name, jax.nn.softmax), z, cotangent, *more)
   rows = []
   for i, kind in enumerate(("forward", "gradient")):
     timed = {"ours": ours[i], "softmax": softmax[i]}
@@ -145,7 +150,7 @@ def compare(name, shape, others, *, repeats, settle):
     taken = alternate(timed, repeats, settle)
     row = {"benchmark": name, "kind": kind, "shape": list(shape), "dtype": "float32"}
     row |= summary(taken["ours"]) | {"ratio": ratio(taken["softmax"], taken["ours"])}
-    row |= {"compile_s": seconds, "error": error(name, ours[0](), np.asarray(z))}
+    row |= seconds[i] | {"error": error(name, ours[0](), np.asarray(z))}
     if "peer" in timed:
       row |= {"peer_s": summary(taken["peer"])["median_s"]}
       row |= {"peer_ratio": ratio(taken["ours"], taken["peer"])}
@@ -158,7 +163,7 @@ def show(row):
   """Prints one line of the table."""
   shape = "x".join(map(str, row["shape"]))
   print(f"{row['benchmark']:>29} {row['kind']:>8} {shape:>9} {row['median_s'] * 1e3:8.2f}", end="")
-  print(f" {row['ratio']:8.2f} {row['compile_s']:9.2f}", end="")
+  print(f" {row['ratio']:8.2f} {row['trace_s']:8.2f} {row['compile_s']:9.2f}", end="")
   for key, form, unit in COLUMNS:
     value = row.get(key)
     print(f" {'' if value is None else format(value * unit, form):>9}", end="")
@@ -173,7 +178,8 @@ def main():
   flags = parser.parse_args()
   about = machine() | packages()
   print(", ".join(f"{key} {value}" for key, value in about.items()))
-  print(f"{'map':>29} {'kind':>8} {'shape':>9} {'ms':>8} {'/softmax':>8} {'compile s':>9}", end="")
+  print(f"{'map':>29} {'kind':>8} {'shape':>9} {'ms':>8} {'/softmax':>8}", end="")
+  print(f" {'trace s':>8} {'compile s':>9}", end="")
   print(f" {'peer ms':>9} {'peer/us':>9} {'error':>9} {'its error':>9}")
   rows, others = [], peers()
   pace = {"repeats": 3, "settle": 0.0} if flags.quick else {"repeats": 21, "settle": 0.05}
