@@ -25,39 +25,32 @@ The matrix whose rank is counted has the first 4,096 contexts of "test" as rows,
 largest rank there can be.
 """
 
-from rankbias.config import base, variants
+from rankbias.config import variants
+from rankbias.config.language import compare, language_model, output_layers, shrink
 
-PLIF = {"name": "plif", "bound": 20.0, "scale": 0.0, "frozen": False}
-NOISE = {"knots": 100_000, "scale": 1.0}  # the start in public code
-MIXTURE = {"components": 3}
-STREAMED = ("linear", "sigsoftmax", "generalized_sigsoftmax", "tanh_cap", "plif")
-HEADS = (  # and how many features make 5.45 million parameters
-  ({"name": "linear"}, 200),
-  ({"name": "sigsoftmax"}, 200),
-  ({"name": "generalized_sigsoftmax", "knee": -1.5, "slope": 2.5}, 200),
-  ({"name": "tanh_cap", "cap": 30.0}, 200),
-  ({**PLIF, "knots": 1000}, 200),
-  ({**PLIF, **NOISE}, 192),
-  ({**PLIF, **NOISE, "frozen": True}, 192),
-  ({"name": "mixture_of_softmaxes", **MIXTURE}, 192),
-  ({"name": "mixture_of_contexts", **MIXTURE}, 192),
-  ({"name": "mixtape", "frequent": 0.1}, 171),
-  ({"name": "partitioned", "partitions": 4}, 178),
-  ({"name": "multi_facet", "partitions": 4, "softmaxes": 2}, 171),
-  ({"name": "drill", "depth": 4}, 189),
-)
-
-
-def layer(head):
-  """An output layer with a bias, and without the matrix of all logits where it can do so."""
-  streamed = {"chunked": True} if head["name"] in STREAMED else {}
-  return {**head, "use_bias": True, **streamed}
+LAYERS = output_layers()
+# How many features make 5.45 million parameters.
+SIZES = {
+  "linear": 200,
+  "sigsoftmax": 200,
+  "generalized_sigsoftmax": 200,
+  "tanh_cap": 200,
+  "plif": 200,
+  "noise": 192,
+  "frozen_noise": 192,
+  "mixture_of_softmaxes": 192,
+  "mixture_of_contexts": 192,
+  "mixtape": 171,
+  "partitioned": 178,
+  "multi_facet": 171,
+  "drill": 189,
+}
 
 
 def get_config(arg=""):
   """Variant `smoke` ends in seconds, but needs the files too."""
   names = variants(arg, ("smoke",))
-  c = base("lm_ptb", arg)
+  c = language_model("lm_ptb", arg, every=500, patience=4)
   c.data.update(name="ptb", window=35)
   c.model = {
     "name": "lstm",
@@ -72,33 +65,16 @@ def get_config(arg=""):
     "weight_dropout": 0.0,
     "word_dropout": 0.0,
   }
-  c.head = layer({"name": "linear"})
+  c.head = LAYERS["linear"]
   c.steps, c.batch_size = 4000, 32  # 830 steps read the text once
-  c.optimizer.update(name="adam", learning_rate=3e-3, weight_decay=0.0, clip_norm=1.0)
-  c.optimizer.update(schedule="cosine", warmup_steps=100)
-  c.members_per_program = 1
-  c.select = {"split": "valid", "every": 500, "patience": 4}
-  c.measure.count = 0
-  c.evaluate = {
-    "perplexity": {"splits": ("valid", "test"), "lanes": 16},
-    "log_probability_rank": {"split": "test", "contexts": 4096, "lanes": 1},
-  }
+  c.optimizer.update(learning_rate=3e-3, clip_norm=1.0, warmup_steps=100)
   if "smoke" in names:
-    c.data.update(window=5, limit=40)
+    shrink(c)
+    c.data.limit = 40
     c.model.update(embedding=8, width=8, features=8)
-    c.steps, c.batch_size = 4, 8
-    c.optimizer.warmup_steps = 2
-    c.select.every = 2
-    c.evaluate.log_probability_rank.contexts = 64
   return c
 
 
 def sweep(config):
   """All output layers with three seeds; three of them with one for the smoke test."""
-  if config.name.endswith("smoke"):
-    return [{"head": layer(HEADS[i][0]), "seed": 0} for i in (0, 4, 7)]
-  return [
-    {"head": layer(head), "model.features": features, "seed": seed}
-    for head, features in HEADS
-    for seed in (0, 1, 2)
-  ]
+  return compare(config, LAYERS, "model.features", SIZES)

@@ -15,32 +15,33 @@ lowest perplexity on "valid" are evaluated, and four measurements in a row witho
 run. The matrix whose rank is counted has the first 4,096 contexts of "test" as rows.
 """
 
-from rankbias.config import base, variants
+from rankbias.config import variants
+from rankbias.config.language import compare, language_model, output_layers, shrink
 
-PLIF = {"name": "plif", "bound": 20.0, "scale": 0.0, "frozen": False}
-NOISE = {"knots": 10_000, "scale": 1.0}  # the start in public code, with a tenth of its knots
-MIXTURE = {"components": 3}
-HEADS = (  # and how many units make 0.35 million parameters
-  ({"name": "linear"}, 256),
-  ({"name": "sigsoftmax"}, 256),
-  ({"name": "generalized_sigsoftmax", "knee": -1.5, "slope": 2.5}, 256),
-  ({"name": "tanh_cap", "cap": 30.0}, 256),
-  ({**PLIF, "knots": 1000}, 256),
-  ({**PLIF, **NOISE}, 252),
-  ({**PLIF, **NOISE, "frozen": True}, 252),
-  ({"name": "mixture_of_softmaxes", **MIXTURE}, 256),
-  ({"name": "mixture_of_contexts", **MIXTURE}, 256),
-  ({"name": "mixtape", "frequent": 1.0}, 255),
-  ({"name": "partitioned", "partitions": 4}, 255),
-  ({"name": "multi_facet", "partitions": 4, "softmaxes": 2}, 255),
-  ({"name": "drill", "depth": 4}, 256),
-)
+# Random slopes have a tenth of the published knots.
+LAYERS = output_layers(knots=10_000, frequent=1.0, chunked=False)
+# How many units make 0.35 million parameters.
+SIZES = {
+  "linear": 256,
+  "sigsoftmax": 256,
+  "generalized_sigsoftmax": 256,
+  "tanh_cap": 256,
+  "plif": 256,
+  "noise": 252,
+  "frozen_noise": 252,
+  "mixture_of_softmaxes": 256,
+  "mixture_of_contexts": 256,
+  "mixtape": 255,
+  "partitioned": 255,
+  "multi_facet": 255,
+  "drill": 256,
+}
 
 
 def get_config(arg=""):
   """Variant `smoke` ends in seconds."""
   names = variants(arg, ("smoke",))
-  c = base("lm_shakespeare", arg)
+  c = language_model("lm_shakespeare", arg, every=250, patience=4)
   c.data.update(name="tiny_shakespeare", window=64)
   c.model = {
     "name": "lstm",
@@ -55,33 +56,15 @@ def get_config(arg=""):
     "weight_dropout": 0.0,
     "word_dropout": 0.0,
   }
-  c.head.use_bias = True
+  c.head = LAYERS["linear"]
   c.steps, c.batch_size = 2500, 32  # 491 steps read the text once
-  c.optimizer.update(name="adam", learning_rate=3e-3, weight_decay=0.0, clip_norm=1.0)
-  c.optimizer.update(schedule="cosine", warmup_steps=100)
-  c.members_per_program = 1
-  c.select = {"split": "valid", "every": 250, "patience": 4}
-  c.measure.count = 0
-  c.evaluate = {
-    "perplexity": {"splits": ("valid", "test"), "lanes": 16},
-    "log_probability_rank": {"split": "test", "contexts": 4096, "lanes": 1},
-  }
+  c.optimizer.update(learning_rate=3e-3, clip_norm=1.0, warmup_steps=100)
   if "smoke" in names:
-    c.data.window = 5
+    shrink(c)
     c.model.update(embedding=4, width=8, features=3)
-    c.steps, c.batch_size = 4, 8
-    c.optimizer.warmup_steps = 2
-    c.select.every = 2
-    c.evaluate.log_probability_rank.contexts = 64
   return c
 
 
 def sweep(config):
   """All output layers with three seeds; three of them with one for the smoke test."""
-  if config.name.endswith("smoke"):
-    return [{"head": {**HEADS[i][0], "use_bias": True}, "seed": 0} for i in (0, 4, 7)]
-  return [
-    {"head": {**head, "use_bias": True}, "model.width": width, "seed": seed}
-    for head, width in HEADS
-    for seed in (0, 1, 2)
-  ]
+  return compare(config, LAYERS, "model.width", SIZES)
