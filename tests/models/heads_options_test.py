@@ -218,5 +218,7 @@ def test_is_argmax_is_that_of_numpy_at_ties_too():
   expected = logits.argmax(-1) == index
   found = jax.vmap(is_argmax, (None, 0))(logits, np.broadcast_to(index, (6, 40, 3)))
   np.testing.assert_array_equal(found, expected)
+  tied = np.zeros((1, 300), "float32")  # a narrow index must not cut the places
+  assert not is_argmax(tied, np.array([200], "uint8"))[0] and is_argmax(tied, np.zeros(1, "u1"))[0]
   logits[1, :, 2] = np.nan
   assert not is_argmax(logits, np.zeros((40, 3), "int32"))[1].any()

@@ -112,7 +112,7 @@ def is_argmax(logits: jax.Array, index: jax.Array) -> jax.Array:
   """
   index = index[..., None]
   own = jnp.take_along_axis(logits, index, -1)
-  place = jax.lax.broadcasted_iota(index.dtype, logits.shape, logits.ndim - 1)
+  place = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
   return jnp.all((logits < own) | ((logits == own) & (place >= index)), -1)
 
 
