@@ -6,6 +6,7 @@ from rankbias.rank.geometry import (
   NeuralCollapse,
   class_statistics,
   neural_collapse,
+  ortho_dev,
 )
 from rankbias.rank.label_sets import (
   ArgmaxableSets,
@@ -53,6 +54,7 @@ __all__ = [
   "linear_cka",
   "neural_collapse",
   "numerical_rank",
+  "ortho_dev",
   "participation_ratio",
   "power_law",
   "press_rank",

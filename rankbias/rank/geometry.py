@@ -126,6 +126,36 @@ def class_statistics(
   return ClassStatistics(counts, means, variances, within)
 
 
+@jax.jit
+def ortho_dev(
+  class_means: Real[ArrayLike, "K d"], ood_mean: Real[ArrayLike, "d"]
+) -> Float[Array, ""]:
+  """Computes how far the mean of foreign data is from orthogonal to the means of the classes.
+
+  mean_c |<mu_c, mu_ood>| / (|mu_c| |mu_ood|), of means that are not centred: 0 is orthogonal, 1
+  parallel. A class mean of zeros, such as that of a class without samples, has no direction and is
+  left out; NaN where no class is left, or where mu_ood is zero.
+
+  Example: ortho_dev([[1., 0.], [0., 2.]], [3., 0.]) is 0.5.
+  Source: Ben Ammar et al. 2023, arXiv:2310.06823, equation 5 (NC5).
+  """
+  means, foreign = _unit(class_means), _unit(ood_mean)
+  present = jnp.any(means != 0, axis=1)
+  cosines = jnp.where(present, jnp.abs(_matmul(means, foreign)), 0)
+  mean = jnp.sum(cosines) / jnp.sum(present)  # 0 / 0 is NaN
+  return jnp.where(jnp.any(foreign != 0), mean, jnp.nan)
+
+
+def _unit(vectors):
+  """Returns the vectors of the last axis with length 1; zeros stay zeros."""
+  x = jnp.asarray(vectors)
+  x = x.astype(working_dtype(x.dtype))
+  top = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
+  x = x / jnp.where(top == 0, 1, top)  # no square overflows
+  used = jnp.any(x != 0, axis=-1, keepdims=True)
+  return jnp.where(used, x / jnp.linalg.norm(jnp.where(used, x, 1), axis=-1, keepdims=True), 0)
+
+
 def _counted(labels, num_classes):
   """Returns which labels name a class, and the labels with the others made 0."""
   labels = jnp.asarray(labels)

@@ -176,6 +176,29 @@ def test_derivatives(shape):
     check_grads(smooth, (features, kernel), order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6)
 
 
+def test_ortho_dev_closed_forms():
+  means = np.array([[3.0, 0, 0], [0, 1e-30, 0], [1e30, 1e30, 0]], np.float32)
+  along = rank.ortho_dev(means, np.array([-7.0, 0, 0], np.float32))  # |cosines| 1, 0, 1 / sqrt 2
+  assert float(along) == pytest.approx((1 + np.sqrt(0.5)) / 3, rel=1e-6)
+  assert rank.ortho_dev(means, np.array([0.0, 0, 2], np.float32)) == 0
+  assert rank.ortho_dev(means[:1], -means[0]) == pytest.approx(1, rel=1e-6)
+
+
+def test_ortho_dev_does_not_center_and_leaves_out_what_has_no_direction():
+  means, foreign = RNG.normal(size=(5, 7)) + 2, RNG.normal(size=7)
+  with jax.enable_x64(True):
+    cosines = means @ foreign / np.linalg.norm(means, axis=1) / np.linalg.norm(foreign)
+    assert rank.ortho_dev(means, foreign) == pytest.approx(np.abs(cosines).mean(), rel=1e-14)
+    padded = np.concatenate([means, np.zeros((2, 7))])  # two classes without samples
+    assert rank.ortho_dev(padded, foreign) == pytest.approx(np.abs(cosines).mean(), rel=1e-14)
+    check_grads(rank.ortho_dev, (jnp.asarray(means), jnp.asarray(foreign)), 1, atol=1e-6)
+    assert np.isfinite(jax.grad(rank.ortho_dev)(jnp.asarray(padded), jnp.asarray(foreign))).all()
+  assert np.isnan(rank.ortho_dev(np.zeros((2, 7)), foreign))
+  assert np.isnan(rank.ortho_dev(means, np.zeros(7)))
+  both = jax.vmap(rank.ortho_dev, (0, None))(np.stack([means, 2 * means[::-1]]), foreign)
+  np.testing.assert_allclose(both, np.abs(cosines).mean(), rtol=1e-5)
+
+
 def test_a_kernel_of_other_classes():
   with pytest.raises(ValueError, match=r"kernel has 4 columns for num_classes = 2: .* \[d, K\]"):
     rank.neural_collapse(
