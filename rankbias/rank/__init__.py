@@ -1,5 +1,6 @@
 """Pure functions on matrices and spectra: singular values, their stream, and what they count."""
 
+from rankbias.rank.alignment import Growth, alignment, gain, growth
 from rankbias.rank.argmax import Argmaxable, argmaxable
 from rankbias.rank.geometry import (
   ClassStatistics,
@@ -13,6 +14,7 @@ from rankbias.rank.label_sets import (
   feasible_label_sets_bound,
   label_set_argmaxable,
 )
+from rankbias.rank.layers import layer_states, measure_states
 from rankbias.rank.measures import (
   covariance_rank,
   effective_rank,
@@ -23,6 +25,7 @@ from rankbias.rank.measures import (
   rankme,
   stable_rank,
 )
+from rankbias.rank.monitor import RankMonitor
 from rankbias.rank.output_width import OutputWidth, width_from_outputs
 from rankbias.rank.power_law import PowerLaw, alpha_req, power_law
 from rankbias.rank.similarity import linear_cka, rbf_cka
@@ -39,9 +42,12 @@ __all__ = [
   "Argmaxable",
   "ArgmaxableSets",
   "ClassStatistics",
+  "Growth",
   "NeuralCollapse",
   "OutputWidth",
   "PowerLaw",
+  "RankMonitor",
+  "alignment",
   "alpha_req",
   "argmaxable",
   "class_statistics",
@@ -50,8 +56,12 @@ __all__ = [
   "effective_rank",
   "energy_rank",
   "feasible_label_sets_bound",
+  "gain",
+  "growth",
   "label_set_argmaxable",
+  "layer_states",
   "linear_cka",
+  "measure_states",
   "neural_collapse",
   "numerical_rank",
   "ortho_dev",
