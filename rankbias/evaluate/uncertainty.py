@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.stats import rankdata
 
 from rankbias import ops
+from rankbias.evaluate.detection import auroc
 from rankbias.evaluate.predictor import Predictor, batches, joined
 
 
@@ -75,8 +75,8 @@ def uncertainty(
 def summary(values: dict[str, np.ndarray]) -> dict[str, Any]:
   """Means over images of what `_per_image` found, and how well each score tells errors."""
   wrong = values["averaged_right"] == 0
-  auroc = {name: separation(values[name], wrong) for name in ops.UNCERTAINTIES}
-  auroc["deterministic"] = separation(
+  separated = {name: auroc(values[name], wrong) for name in ops.UNCERTAINTIES}
+  separated["deterministic"] = auroc(
     values["deterministic_entropy"], values["deterministic_right"] == 0
   )
   mean = {name: float(np.mean(v, dtype=np.float64)) for name, v in values.items()}
@@ -87,17 +87,8 @@ def summary(values: dict[str, np.ndarray]) -> dict[str, Any]:
       kind: {"loss": mean[f"{kind}_loss"], "accuracy": mean[f"{kind}_right"]}
       for kind in ("averaged", "deterministic")
     },
-    "error_auroc": auroc,
+    "error_auroc": separated,
   }
-
-
-def separation(score: np.ndarray, positive: np.ndarray) -> float:
-  """The probability that a positive scores above a negative, ties counted half (AUROC)."""
-  count, total = int(positive.sum()), len(positive)
-  if count in (0, total):
-    return float("nan")
-  ranks = rankdata(score)[positive].sum() - count * (count + 1) / 2
-  return float(ranks / (count * (total - count)))
 
 
 def _log_probs(predictor: Predictor, x, sample: int | None = None, positions=None):

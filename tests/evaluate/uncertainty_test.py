@@ -11,7 +11,6 @@ from scipy.stats import entropy
 
 from rankbias import runs
 from rankbias.evaluate import EVALUATIONS, Predictor, check_options, uncertainty
-from rankbias.evaluate.uncertainty import separation
 from rankbias.models import Transformer
 
 SCORES = ("predictive_entropy", "expected_entropy", "mutual_information", "variation_ratio")
@@ -187,15 +186,6 @@ def test_what_cannot_be_measured_is_refused_before_training(options, fields, mes
   with pytest.raises(ValueError, match=message):
     check_options({"uncertainty": options}, fields)
   check_options({"uncertainty": {}, "accuracy": {}}, {"model.dropout": 0.5})
-
-
-def test_separation_counts_pairs_and_halves_ties():
-  rng = np.random.default_rng(0)
-  score, positive = rng.integers(0, 5, 60).astype(float), rng.random(60) < 0.3
-  assert separation(score, positive) == pytest.approx(auroc(score, positive))
-  assert separation(np.arange(4.0), np.array([False, False, True, True])) == 1
-  assert np.isnan(separation(score, np.zeros(60, bool)))
-  assert np.isnan(separation(score, np.ones(60, bool)))
 
 
 def test_json_holds_the_result_with_null_where_nothing_is_wrong(dropped):
