@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from rankbias.data.source import Source
 from rankbias.evaluate import check_context, held_out
+from rankbias.evaluate.predictor import OOD
 from rankbias.program import Program
 from rankbias.record import Log
 from rankbias.train import loop, parallel
@@ -42,8 +43,9 @@ def check_data(options: Mapping[str, Any], source: Source) -> None:
   """Raises where the data have no such split, or none with a label for every example."""
   if not options:
     return
-  if options["split"] not in source.splits:
-    raise ValueError(f"select.split={options['split']!r}: the data have {', '.join(source.splits)}")
+  splits = [name for name in source.splits if name not in OOD]
+  if options["split"] not in splits:
+    raise ValueError(f"select.split={options['split']!r}: the data have {', '.join(splits)}")
   if hasattr(source, "tokens"):
     return
   if source.splits[options["split"]]["y"].ndim > 1:

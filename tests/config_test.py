@@ -73,6 +73,15 @@ def test_the_machine_is_no_part_of_the_science():
   assert all(field in known for field in (*config.MACHINE_FIELDS, *config.MEMBER_FIELDS))
 
 
+def test_no_data_of_another_distribution_is_no_part_of_the_identity():
+  """So runs from before there was such a field keep their folders."""
+  base = config.base("test")
+  assert "ood" not in config.scientific(base)["data"]
+  held = config.base("test")
+  held.data.ood = {"classes": (8, 9)}
+  assert config.scientific(held)["data"]["ood"] == {"classes": (8, 9)}
+
+
 def test_names_hold_the_variant():
   assert config.base("cifar_T", "vgg,smoke").name == "cifar_T-vgg-smoke"
 

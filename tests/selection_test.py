@@ -165,6 +165,12 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(options, me
   assert not any(tmp_path.iterdir())
 
 
+def test_data_of_another_distribution_select_nothing():
+  source = data.load("digits", ood={"classes": (8, 9)})
+  with pytest.raises(ValueError, match="'ood_test': the data have train, test$"):
+    selection.check_data({"split": "ood_test", "every": 1}, source)
+
+
 def test_sequences_of_labels_have_no_single_loss():
   sizes = {"lengths": (4,), "test_lengths": (5,), "number": 8, "test_number": 4}
   source = data.load("clrs_text", algorithms=("minimum",), **sizes)

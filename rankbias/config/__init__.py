@@ -67,6 +67,9 @@ def base(name: str, arg: str = "") -> ConfigDict:
   c.data.limit = 0  # keep this many images of each split; 0 keeps all
   c.data.crop = 0  # pixels of zero padding before a random crop; 0 is off
   c.data.flip = False  # random horizontal flip
+  # Data of another distribution: {"classes": [8, 9]} holds classes out, {"name": "cifar100"} takes
+  # another set (of "classes"); the splits "ood_train" and "ood_test". Empty is off.
+  c.data.ood = ConfigDict()
 
   c.model = ConfigDict({"name": "mlp"}, convert_dict=True)  # further entries go to the model
   c.head = ConfigDict({"name": "linear", "use_bias": False})  # further entries go to the head
@@ -203,6 +206,8 @@ def scientific(config: ConfigDict) -> dict[str, Any]:
     del nested["warm_start"]
   if nested.get("select") == {}:  # as in runs from before there was such a field
     del nested["select"]
+  if nested["data"].get("ood") == {}:
+    del nested["data"]["ood"]
   return nested
 
 

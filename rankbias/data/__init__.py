@@ -2,14 +2,17 @@
 
 import difflib
 import inspect
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from rankbias.data.digits import load_digits
 from rankbias.data.dirichlet import load_dirichlet
 from rankbias.data.errors import DataFileError, DatasetUnavailable
-from rankbias.data.images import load_images
+from rankbias.data.facts import FACTS
+from rankbias.data.images import load_images, load_other
 from rankbias.data.language import load_language
+from rankbias.data.ood import add_ood
 from rankbias.data.sets import load_max_retrieval
 from rankbias.data.source import Source
 from rankbias.data.text import load_clrs_text
@@ -38,6 +41,7 @@ def load(
   dir: str | None = None,
   download: bool = True,
   limit: int | None = None,
+  ood: Mapping[str, Any] | None = None,
   **options: Any,
 ) -> Source:
   """Loads a data set by name.
@@ -45,10 +49,13 @@ def load(
   Args:
     dir: the folder to look in and to download to; see `rankbias.data.images.load_images`.
     limit: keep the first examples of each split only, for short trials.
+    ood: data of another distribution beside it, {"classes": [8, 9]} or {"name": "cifar100"}; see
+      `rankbias.data.ood.add_ood`.
     options: what the data set takes beside these, such as the sizes of `max_retrieval`.
 
   Raises:
-    ValueError: there is no data set of this name, or it does not take one of the options.
+    ValueError: there is no data set of this name, it does not take one of the options, or the data
+      of another distribution do not go with it.
     DatasetUnavailable: it is neither in the folder nor can it be downloaded.
     DataFileError: it is in the folder, but incomplete or damaged.
 
@@ -64,4 +71,17 @@ def load(
       raise ValueError(
         f"data set {name!r} has no option {option!r}; it takes {', '.join(sorted(known)) or 'none'}"
       )
-  return DATASETS[name](dir=dir, download=download, **options).first(limit)
+  source = DATASETS[name](dir=dir, download=download, **options)
+  if ood:
+    source = add_ood(source, ood, partial(_load_other, dir=dir, download=download))
+  return source.first(limit)
+
+
+def _load_other(name: str, *, dir: str | None, download: bool) -> Source:
+  """Loads an image set for `data.ood`, of which the test images may be all there is."""
+  known = ("digits", *FACTS)
+  if name not in known:
+    raise ValueError(f"data.ood.name={name!r} is no image set; known are {', '.join(known)}")
+  if name == "digits":
+    return load_digits()
+  return load_other(name, dir=dir, download=download)

@@ -10,6 +10,7 @@ from rankbias.data import layouts, prepare, prepared
 from rankbias.data.cache import cached
 from rankbias.data.errors import DatasetUnavailable, DownloadFailed
 from rankbias.data.facts import FACTS, Facts
+from rankbias.data.formats import Part
 from rankbias.data.source import Source
 
 
@@ -44,13 +45,26 @@ def load_images(name: str, *, dir: str | None = None, download: bool = True) -> 
   return _from_folder(facts, folder)
 
 
+def load_other(name: str, *, dir: str | None = None, download: bool = True) -> Source:
+  """Loads a set as data of another distribution: a folder with its test images alone will do.
+
+  Then the source has no "train", is no data set to train on, and nothing is downloaded.
+
+  Raises: as `load_images`.
+  """
+  facts, folder = FACTS[name], data_folder(dir)
+  if layouts.find(folder, facts) is None and prepared.find(folder, facts) is None:
+    found = layouts.find(folder, facts, ("test",))
+    if found is not None:
+      return _source(facts, _arrays(layouts.read(found, facts, ("test",))), found.place)
+  return load_images(name, dir=dir, download=download)
+
+
 def _from_folder(facts: Facts, folder: Path) -> Source | None:
   """The published layouts and archives, which read fastest, then a prepared set; or None."""
   found = layouts.find(folder, facts)
   if found is not None:
-    parts = layouts.read(found, facts)
-    splits = {split: {"x": part.images, "y": part.labels} for split, part in parts.items()}
-    return _source(facts, splits, found.place)
+    return _source(facts, _arrays(layouts.read(found, facts)), found.place)
   version = prepared.find(folder, facts)
   if version is not None:
     splits = cached(version, lambda: prepared.read(version, facts))
@@ -85,12 +99,16 @@ def unavailable(facts: Facts, folder: Path, reason: str) -> DatasetUnavailable:
   )
 
 
+def _arrays(parts: dict[str, Part]) -> dict[str, dict[str, np.ndarray]]:
+  return {split: {"x": part.images, "y": part.labels} for split, part in parts.items()}
+
+
 def _source(facts: Facts, splits: dict[str, dict[str, np.ndarray]], place: Path) -> Source:
-  train, test = len(splits["train"]["y"]), len(splits["test"]["y"])
+  counts = " and ".join(f"{len(arrays['y'])} {split}" for split, arrays in splits.items())
   return Source(
     name=facts.name,
     splits=splits,
     num_classes=len(facts.class_names),
     class_names=facts.class_names,
-    origin=f"{facts.name}: {train} train and {test} test images, from {place}",
+    origin=f"{facts.name}: {counts} images, from {place}",
   )

@@ -2,7 +2,7 @@
 
 import tarfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,11 +26,15 @@ def roots(folder: Path, name: str) -> tuple[Path, ...]:
   return (folder, folder / name, manual / name, manual)
 
 
-def find(folder: Path, facts: Facts) -> Found | None:
-  """Returns the first complete layout below `folder`, folders before archives, or None."""
+def find(folder: Path, facts: Facts, splits: Collection[str] | None = None) -> Found | None:
+  """Returns the first complete layout below `folder`, folders before archives, or None.
+
+  Args:
+    splits: those that must be complete; None for all.
+  """
   for layout in facts.layouts:
     for place in _folders(folder, facts.name, layout):
-      if not _missing(place, layout):
+      if not _missing(place, layout, splits):
         return Found(layout, place)
   for layout in facts.layouts:
     for root in roots(folder, facts.name):
@@ -51,19 +55,20 @@ def refuse_incomplete(folder: Path, facts: Facts) -> None:
       if folder / "downloads" not in place.parents and len(missing) < len(_names(layout)):
         raise DataFileError(
           f"{place}: {facts.name} is incomplete, missing {', '.join(missing)}. Add these files "
-          "(training and test images are both needed) or choose another folder."
+          "(training and test images are both needed, but for data.ood, which can do with the test "
+          "images) or choose another folder."
         )
 
 
-def read(found: Found, facts: Facts) -> dict[str, Part]:
-  """Reads all splits of a layout.
+def read(found: Found, facts: Facts, splits: Collection[str] | None = None) -> dict[str, Part]:
+  """Reads the splits of a layout, all of them where `splits` is None.
 
   Raises:
     DataFileError: a file is truncated, damaged or not of this data set.
   """
   layout, place = found
   opened = _open_archive if place.is_file() else _open_folder
-  return _read(layout, opened(place, _names(layout), facts.sizes), facts)
+  return _read(layout, opened(place, _names(layout, splits), facts.sizes), facts, splits)
 
 
 def read_downloads(paths: list[Path], facts: Facts) -> dict[str, Part]:
@@ -79,9 +84,11 @@ def read_downloads(paths: list[Path], facts: Facts) -> dict[str, Part]:
   return _read(layout, files, facts)
 
 
-def _read(layout: Layout, files: Iterable[File], facts: Facts) -> dict[str, Part]:
+def _read(
+  layout: Layout, files: Iterable[File], facts: Facts, splits: Collection[str] | None = None
+) -> dict[str, Part]:
   named = {Path(file.path).name: file for file in files}
-  return {split: _read_split(layout, named, facts, split) for split in layout.parts}
+  return {split: _read_split(layout, named, facts, split) for split in splits or layout.parts}
 
 
 def _read_split(layout: Layout, files: dict[str, File], facts: Facts, split: str) -> Part:
@@ -105,12 +112,13 @@ def _read_split(layout: Layout, files: dict[str, File], facts: Facts, split: str
   return whole
 
 
-def _names(layout: Layout) -> list[str]:
-  return [name for parts in layout.parts.values() for part in parts for name in part]
+def _names(layout: Layout, splits: Collection[str] | None = None) -> list[str]:
+  chosen = [layout.parts[split] for split in splits or layout.parts]
+  return [name for parts in chosen for part in parts for name in part]
 
 
-def _missing(folder: Path, layout: Layout) -> list[str]:
-  return [name for name in _names(layout) if _file(folder, name) is None]
+def _missing(folder: Path, layout: Layout, splits: Collection[str] | None = None) -> list[str]:
+  return [name for name in _names(layout, splits) if _file(folder, name) is None]
 
 
 def _folders(folder: Path, name: str, layout: Layout) -> Iterable[Path]:

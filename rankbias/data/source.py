@@ -16,6 +16,7 @@ class _Fields(NamedTuple):
   class_names: tuple[str, ...]
   origin: str
   form: Any = None
+  ood_classes: int = 0
 
 
 class Source(_Fields):
@@ -32,10 +33,12 @@ class Source(_Fields):
 
   Fields:
     name: "digits", "cifar10", ...
-    splits: {"train": {"x": uint8 [N, H, W, C], "y": int32 [N]}, "test": {...}}
+    splits: {"train": {"x": uint8 [N, H, W, C], "y": int32 [N]}, "test": {...}}; with data of
+      another distribution also "ood_train" and "ood_test", whose labels are their own.
     num_classes, class_names: the classes in label order.
     origin: one line for the log: where the images were read from, and how many.
     form: what describes examples of another kind than images.
+    ood_classes: how many classes "ood_train" and "ood_test" have; 0 where there are none.
   """
 
   @property

@@ -7,16 +7,21 @@ import jax
 import jax.numpy as jnp
 
 from rankbias import ops
-from rankbias.evaluate.predictor import Predictor, batches, joined
+from rankbias.evaluate.predictor import OOD, Predictor, batches, joined
 
 
 def accuracy(predictor: Predictor, source: Any, *, others=None) -> dict[str, dict[str, float]]:
   """Returns {"train": {"loss", "accuracy"}, "test": ...} over all images, without augmentation.
 
+  Data of another distribution are left out: their labels are not those of the head's classes.
   The loss is the mean cross-entropy in nats, at the temperature. Of a label that is a distribution,
   the likeliest class is the right one.
   """
-  return {name: split_accuracy(predictor, split) for name, split in source.splits.items()}
+  return {
+    name: split_accuracy(predictor, split)
+    for name, split in source.splits.items()
+    if name not in OOD
+  }
 
 
 def split_accuracy(predictor: Predictor, split: dict) -> dict[str, float]:

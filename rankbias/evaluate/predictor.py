@@ -8,6 +8,7 @@ import numpy as np
 from rankbias import ops
 
 BATCH = 512  # examples a forward pass
+OOD = ("ood_train", "ood_test")  # splits of another distribution, whose labels are their own
 
 
 class Predictor(NamedTuple):
