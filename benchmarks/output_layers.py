@@ -9,8 +9,9 @@
 --gigabytes is timed on fewer tokens, which its row says; time and memory are scaled to all of them.
 `chunked` is ops.linear_cross_entropy with a cotangent for every token, `mean` with the gradients
 formed in the forward pass, and the rows below it are the same with a map on the logits. Heads that
-have no such loss, all mixtures among them, are evaluated on one block of tokens after the other,
-and again for the derivative, so that the logits of one block exist at a time. They are timed on
+end in one linear map go through that loss as well. The others, which mix softmaxes or give every
+class a mixture of its own, are evaluated on one block of tokens after the other, and again for the
+derivative, so that the logits of one block exist at a time. They are timed on
 --head_tokens and scaled, as they take a block as long as any other; their memory is that of all
 tokens. Memory is what the compiler reserves beside arguments and results, that is, beside
 parameters and gradients.
@@ -60,6 +61,16 @@ def by_tokens(features, kernel, labels, own, chunk, *, name, options):
   return jax.lax.map(losses, blocks).ravel()
 
 
+def in_blocks(features, kernel, labels, own, chunk, *, name, options):
+  """Losses of a head whose last linear map goes through the loss without the matrix of logits."""
+  del chunk
+  types = {"dtype": features.dtype, "param_dtype": features.dtype}
+  head = models.build_head(name, kernel.shape[1], use_bias=False, chunked=True, **options, **types)
+  variables = {"params": {**own, "linear": {"kernel": kernel}}}
+  key = {"dropout": jax.random.key(2)}  # as in training
+  return head.apply(variables, features, labels, rngs=key, method="loss")
+
+
 def plif(own):
   return ops.plif_map(own, bound=20.0)
 
@@ -85,19 +96,24 @@ def beside_the_kernel(name, options):
   return start
 
 
+GENERALIZED = partial(ops.generalized_sigsoftmax_logits, knee=-1.5, slope=2.5)
 MAPS = {
   "sigsoftmax": (lambda own: ops.sigsoftmax_logits, nothing),
+  "generalised sigsoftmax": (lambda own: GENERALIZED, nothing),
   "tanh cap 30": (lambda own: partial(ops.tanh_cap, cap=30.0), nothing),
   "PLIF 1000": (plif, knots(1000)),
   "PLIF 100000": (plif, knots(100_000)),
 }
+AFFINE = {
+  "mixture of contexts 15": ("mixture_of_contexts", {}),
+  "DRILL 4": ("drill", {}),
+  "dropout, decoupled": ("dropout_decoupled", {}),
+}
 HEADS = {
   "mixture of softmaxes 15": ("mixture_of_softmaxes", {}),
-  "mixture of contexts 15": ("mixture_of_contexts", {}),
   "Mixtape": ("mixtape", {}),
   "partitioned": ("partitioned", {}),
   "multi-facet": ("multi_facet", {}),
-  "DRILL 4": ("drill", {}),
 }
 # name: loss(features, kernel, labels, own, chunk) -> one a token or the mean, and own parameters
 # from a key, the number of features and that of classes.
@@ -111,8 +127,9 @@ LAYERS = {
     for name, (f, own) in MAPS.items()
   },
   **{
-    label: (partial(by_tokens, name=name, options=own), beside_the_kernel(name, own))
-    for label, (name, own) in HEADS.items()
+    label: (partial(function, name=name, options=own), beside_the_kernel(name, own))
+    for function, heads in ((in_blocks, AFFINE), (by_tokens, HEADS))
+    for label, (name, own) in heads.items()
   },
 }
 
@@ -207,21 +224,16 @@ def main():
   parser.add_argument("--features", type=int, default=512)
   parser.add_argument("--classes", type=int, nargs="+", default=[32_000, 128_000])
   parser.add_argument("--repeats", type=int, default=3)
-  parser.add_argument("--gigabytes", type=float, default=14, help="most temporaries of a layer")
+  parser.add_argument("--gigabytes", type=float, default=20, help="most temporaries of a layer")
   parser.add_argument("--chunk", type=int, nargs="+", help="tokens and classes of a block, 1 or 2")
-  parser.add_argument(
-    "--head_tokens", type=int, default=1024, help="tokens that heads are timed on"
-  )
+  parser.add_argument("--head_tokens", type=int, default=1024, help="that heads are timed on")
   parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
   parser.add_argument("--quick", action="store_true", help="one small shape")
   flags = parser.parse_args()
   if flags.quick:
     flags.tokens, flags.features, flags.classes = 256, 32, [1000]
   print(", ".join(f"{key} {value}" for key, value in machine().items()))
-  print(
-    f"{'layer':>23} {'tokens':>6} {'classes':>7} {'ms':>10} {'/dense':>9} {'/chunked':>9}", end=""
-  )
-  print(f" {'MB':>9} {'compile s':>9}")
+  print(f"{'layer':>23} tokens classes {'ms':>10}    /dense  /chunked        MB compile s")
   rows, names = [], flags.layers.split(";")
   if flags.chunk and len(flags.chunk) == 1:
     flags.chunk *= 2

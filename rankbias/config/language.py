@@ -9,7 +9,7 @@ from rankbias.config import base
 
 PLIF = {"name": "plif", "bound": 20.0, "scale": 0.0, "frozen": False}
 MIXTURE = {"components": 3}
-SMOKE = (0, 4, 7)  # the layers of a smoke test: linear, PLIF and a mixture
+SMOKE = ("linear", "plif", "mixture_of_softmaxes")  # the layers of a smoke test
 
 
 def output_layers(
@@ -32,14 +32,14 @@ def output_layers(
     "plif": {**PLIF, "knots": 1000},
     "noise": {**PLIF, **noise},
     "frozen_noise": {**PLIF, **noise, "frozen": True},
+    "mixture_of_contexts": {"name": "mixture_of_contexts", **MIXTURE},
+    "drill": {"name": "drill", "depth": 4},
   }
   whole = {
     "mixture_of_softmaxes": {"name": "mixture_of_softmaxes", **MIXTURE},
-    "mixture_of_contexts": {"name": "mixture_of_contexts", **MIXTURE},
     "mixtape": {"name": "mixtape", "frequent": frequent},
     "partitioned": {"name": "partitioned", "partitions": 4},
     "multi_facet": {"name": "multi_facet", "partitions": 4, "softmaxes": 2},
-    "drill": {"name": "drill", "depth": 4},
   }
   if chunked:
     streamed = {name: {**layer, "chunked": True} for name, layer in streamed.items()}
@@ -83,7 +83,7 @@ def compare(
     field: what makes all networks as large; sizes: its value for every layer.
   """
   if config.name.endswith("smoke"):
-    return [{"head": list(layers.values())[i], "seed": 0} for i in SMOKE]
+    return [{"head": layers[name], "seed": 0} for name in SMOKE]
   return [
     {"head": layer, field: sizes[name], "seed": seed}
     for name, layer in layers.items()

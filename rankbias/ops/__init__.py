@@ -41,7 +41,7 @@ from rankbias.ops.mechanisms import exponential_mechanism, piecewise_linear_soft
 from rankbias.ops.midx import midx_log_probability, midx_sample
 from rankbias.ops.midx_index import MidxIndex, midx_build, midx_from_codes, midx_update
 from rankbias.ops.mixtape import mixtape_logits
-from rankbias.ops.mixtures import mixture_log_probs, mixture_of_contexts_logits
+from rankbias.ops.mixtures import mixed_contexts, mixture_log_probs
 from rankbias.ops.modulated import multimax
 from rankbias.ops.normalizers import NORMALIZERS, normalizer
 from rankbias.ops.output import dft_bias, dft_kernel, dft_logits
@@ -125,9 +125,9 @@ __all__ = [
   "midx_proposal",
   "midx_sample",
   "midx_update",
+  "mixed_contexts",
   "mixtape_logits",
   "mixture_log_probs",
-  "mixture_of_contexts_logits",
   "multi_facet_log_probs",
   "multimax",
   "multiplicative_margin",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from rankbias.ops.affine import affine, checked_affine
+from rankbias.ops.affine import affine, checked_affine, wide
 from rankbias.ops.rows import float_dtype
 from rankbias.ops.softmax import checked_temperature, log_normalize, normalize, tempered_rows
 
@@ -60,31 +60,28 @@ def mixture_log_probs(
   return _mixture(logit_map, prior_logits, contexts, shared).astype(dtype)
 
 
-def mixture_of_contexts_logits(
-  prior_logits: Real[ArrayLike, "*batch components"],
-  contexts: Real[ArrayLike, "*batch K d"],
-  kernel: Real[ArrayLike, "width V"],
-  bias: Real[ArrayLike, "classes"] | None = None,
-) -> Float[Array, "*batch V"]:
-  """Computes the logits of a mixture of contexts: K vectors are mixed before the one softmax.
+def mixed_contexts(
+  prior_logits: Real[ArrayLike, "*batch components"], contexts: Real[ArrayLike, "*batch K d"]
+) -> Float[Array, "*batch d"]:
+  """Mixes K vectors before the one softmax: a mixture of contexts.
 
-  z = (sum_k pi_k g_k) W + b,   pi = softmax(prior_logits)
+  g = sum_k pi_k g_k,   pi = softmax(prior_logits)
 
-  The control of `mixture_log_probs`: the same parameters, and the rank of log_softmax(z) stays at
-  most d + 2. Arguments and errors are those of `mixture_log_probs`.
+  With logits g W + b it is the control of `mixture_log_probs`: the same parameters, and the rank of
+  log_softmax(g W + b) stays at most d + 2. Arguments and errors are those of `mixture_log_probs`.
 
+  Example: mixed_contexts([0., 0.], [[1., 0.], [0., 1.]]) is [.5, .5].
   Source: Yang et al. 2018, arXiv:1711.03953.
   """
   _check_components(prior_logits, contexts)
-  dtype = float_dtype(contexts)
-  contexts, kernel, bias = checked_affine("contexts", contexts, kernel, bias)
-  return _mixed_contexts(prior_logits, contexts, kernel, bias).astype(dtype)
+  return _mixed_contexts(prior_logits, contexts)
 
 
 @jax.jit
-def _mixed_contexts(prior_logits, contexts, kernel, bias):
-  weights = normalize(jnp.asarray(prior_logits, contexts.dtype), -1)
-  return affine(jnp.sum(weights[..., None] * contexts, -2), kernel, bias)
+def _mixed_contexts(prior_logits, contexts):
+  wide_logits, wide_contexts = wide(prior_logits, contexts)
+  weights = normalize(wide_logits, -1)
+  return jnp.sum(weights[..., None] * wide_contexts, -2).astype(float_dtype(contexts))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -56,7 +56,7 @@ def test_a_mixture_of_contexts_keeps_the_bound_and_a_mixture_of_softmaxes_does_n
   _, w, b = factors(d)
   rng = np.random.default_rng(d)
   prior, contexts = rng.normal(size=(SIZE, 4)), rng.normal(size=(SIZE, 4, d))
-  logits = ops.mixture_of_contexts_logits(prior, contexts, w, b)
+  logits = ops.mixed_contexts(prior, contexts) @ w + b[None]
   assert press(ops.log_softmax(logits)) == d + 2
   assert press(ops.mixture_log_probs(prior, contexts, w, b)) == SIZE
   assert press(ops.mixture_log_probs(prior[:, :1], contexts[:, :1], w, b)) == d + 2
@@ -169,7 +169,7 @@ def test_a_mixture_of_softmaxes_makes_no_class_argmaxable_that_its_kernel_does_n
   never = np.flatnonzero(~rank.argmaxable(w, b).argmaxable)
   assert len(never) > 10 and not set(logs.argmax(-1)) & set(never)
   # It does change orders: of single rows no linear layer with this kernel has the same one.
-  one = ops.mixture_of_contexts_logits(prior, contexts, w, b)
+  one = ops.mixed_contexts(prior, contexts) @ w + b[None]
   assert (np.argsort(logs, -1) != np.argsort(one, -1)).any(-1).mean() > 0.9
 
 

@@ -70,7 +70,10 @@ def test_value_and_gradient_of_others(name, bits, loose):
       parts = golden_parts(name, x, dtype)
       if name.startswith("mos"):
         return ops.mixture_log_probs(*parts).reshape(6, 9)
-      return ops.log_softmax(ops.mixture_of_contexts_logits(*parts)).reshape(6, 9)
+      prior, contexts, kernel, bias = parts
+      return ops.log_softmax(
+        ops.mixed_contexts(prior, contexts) @ kernel + bias[None, None]
+      ).reshape(6, 9)
 
     y, pull = jax.vjp(logs, x)
     return y, pull(cotangent)[0]
@@ -196,7 +199,7 @@ def test_only_the_mixture_of_softmaxes_leaves_the_bottleneck():
   prior, contexts = rng.normal(size=(60, 3)), rng.normal(size=(60, 3, 4))
   kernel, bias = rng.normal(size=(4, 50)), rng.normal(size=50)
   linear = ops.log_softmax(contexts[:, 0] @ kernel + bias)
-  mixed_contexts = ops.log_softmax(ops.mixture_of_contexts_logits(prior, contexts, kernel, bias))
+  mixed_contexts = ops.log_softmax(ops.mixed_contexts(prior, contexts) @ kernel + bias[None])
   softmaxes = ops.mixture_log_probs(prior, contexts, kernel, bias)
   ranks = [np.linalg.matrix_rank(x) for x in (linear, mixed_contexts, softmaxes)]
   assert ranks[0] == ranks[1] == 6  # d + 2
@@ -215,8 +218,10 @@ def test_vmap_and_second_derivative():
 def test_what_does_not_fit_is_refused():
   with pytest.raises(ValueError, match=r"prior_logits of shape \(6, 2\) does not fit contexts"):
     ops.mixture_log_probs(PRIOR[:, :2], CONTEXTS, KERNEL)
+  with pytest.raises(ValueError, match=r"prior_logits of shape \(6, 2\) does not fit contexts"):
+    ops.mixed_contexts(PRIOR[:, :2], CONTEXTS)
   with pytest.raises(ValueError, match=r"kernel of shape \(3, 7\) does not fit contexts"):
-    ops.mixture_of_contexts_logits(PRIOR, CONTEXTS, KERNEL[:3])
+    ops.mixture_log_probs(PRIOR, CONTEXTS, KERNEL[:3])
   with pytest.raises(ValueError, match=r"bias of shape \(4,\) does not fit kernel"):
     ops.mixture_log_probs(PRIOR, CONTEXTS, KERNEL, BIAS[:4])
   with pytest.raises(ValueError, match=r"temperature = 0.0 must be positive"):

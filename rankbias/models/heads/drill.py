@@ -7,14 +7,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rankbias import ops
-from rankbias.models.heads.contract import Head, dropped, dropped_weights, output
+from rankbias.models.heads.contract import dropped, dropped_weights, output
+from rankbias.models.heads.linear import AffineHead
 from rankbias.models.layers import check_dropout
 
 ACTIVATIONS = {"sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu, "tanh": jnp.tanh}
 EACH = nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=(0,))
 
 
-class DrillHead(Head):
+class DrillHead(AffineHead):
   """Logits by encoded label vectors, z = <h, E_depth> + b (`ops.drill_encoder`, arXiv:1905.05513).
 
   The rank is that of the linear head. Published for language models: depth 4, a sigmoid or ReLU, a
@@ -30,8 +31,8 @@ class DrillHead(Head):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, features: jax.Array) -> jax.Array:
-    """The raw logits z, before the division by the temperature."""
+  def last(self, features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """The features, encoded if `dual`, the encoded label vectors as a kernel, and the bias."""
     check_dropout(self.dropout)
     if self.activation not in ACTIVATIONS:
       raise ValueError(
@@ -44,8 +45,7 @@ class DrillHead(Head):
     labels = _encoded(self, kernel.T, "labels", dropped_weights)
     if self.dual:
       features = _encoded(self, features, "features", dropped)
-    logits = jnp.matmul(features, labels.T)
-    return logits if bias is None else logits + jnp.expand_dims(bias, range(logits.ndim - 1))
+    return features, labels.T, bias
 
 
 class Layers(nn.Module):

@@ -1,4 +1,4 @@
-"""Linear output layers: plain, and with dropout on the last linear map."""
+"""Output layers that end in one linear map: plain, and with dropout on it."""
 
 from collections.abc import Callable
 
@@ -10,38 +10,35 @@ from rankbias import ops
 from rankbias.models.heads.contract import (
   Head,
   are_integers,
-  dense,
   dropped,
   dropped_weights,
   output,
 )
 from rankbias.models.layers import check_dropout
+from rankbias.ops.affine import affine
 
 
-class LinearHead(Head):
-  """Logits by a linear map, probabilities by a softmax with temperature.
+class AffineHead(Head):
+  """An output layer that ends in one linear map: logits f(x W + b) of inputs x of its own.
 
-      z = W h + b        p = softmax(z / T)        loss = -log p_y
-
-  The kernel is drawn from N(0, 1 / fan_in), half of the variance of the ReLU layers; the bias is
-  zero. Use as `head.apply(variables, features, labels, temperature=T, method="loss")`.
-
-  With `chunked` the loss holds no array of all logits (`ops.linear_cross_entropy`), nor does its
-  derivative. Labels are integers then, without label smoothing.
+  A head of this kind says its `last` linear map. With `chunked` the loss holds no array of all
+  logits (`ops.linear_cross_entropy`), nor does its derivative. Labels are integers then, without
+  label smoothing.
   """
 
   chunked: bool = False
 
-  def setup(self):
-    self.linear = dense(self, self.num_classes, None, self.use_bias)
+  def last(self, features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """The inputs x [..., k], the kernel W [k, V] and the bias b [V], or None."""
+    raise NotImplementedError(f"{type(self).__name__} does not say its last linear map.")
 
   def logit_map(self) -> Callable[[jax.Array], jax.Array] | None:
     """The increasing map f of single logits before the softmax; None is the identity."""
     return None
 
   def __call__(self, features: jax.Array) -> jax.Array:
-    """The logits f(z), before the division by the temperature."""
-    logits, function = self.linear(features), self.logit_map()
+    """The logits f(x W + b), before the division by the temperature."""
+    logits, function = affine(*self.last(features)), self.logit_map()
     return logits if function is None else function(logits)
 
   def scored(
@@ -60,14 +57,28 @@ class LinearHead(Head):
         f"{label_smoothing} and labels of dtype {jnp.result_type(labels)}. Set head.chunked=False, "
         "or label_smoothing=0."
       )
-    layer = {k: v.astype(self.dtype) for k, v in self.linear.variables["params"].items()}
-    own = {"bias": layer.get("bias"), "logit_map": self.logit_map(), "temperature": temperature}
-    features = features.astype(self.dtype)
-    losses, aux = ops.linear_cross_entropy(features, layer["kernel"], labels, **own)
+    inputs, kernel, bias = self.last(features)
+    own = {"bias": bias, "logit_map": self.logit_map(), "temperature": temperature}
+    losses, aux = ops.linear_cross_entropy(inputs, kernel, labels, **own)
     return losses, aux.correct
 
 
-class DropoutDecoupledHead(Head):
+class LinearHead(AffineHead):
+  """Logits by a linear map, probabilities by a softmax with temperature.
+
+      z = W h + b        p = softmax(z / T)        loss = -log p_y
+
+  The kernel is drawn from N(0, 1 / fan_in), half of the variance of the ReLU layers; the bias is
+  zero. Use as `head.apply(variables, features, labels, temperature=T, method="loss")`.
+  """
+
+  @nn.compact
+  def last(self, features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """The features, the kernel and the bias."""
+    return features.astype(self.dtype), *output(self, features.shape[-1])
+
+
+class DropoutDecoupledHead(AffineHead):
   """A linear head with dropout on the features and the weights of the last linear map.
 
       z = drop(W) drop(h) + b
@@ -82,11 +93,10 @@ class DropoutDecoupledHead(Head):
   weight_dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, features: jax.Array) -> jax.Array:
-    """The raw logits z, before the division by the temperature."""
+  def last(self, features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """The features and the kernel, of both of which some is dropped, and the bias."""
     check_dropout(self.dropout)
     check_dropout(self.weight_dropout)
     kernel, bias = output(self, features.shape[-1])
     features = dropped(self, features.astype(self.dtype), self.dropout)
-    logits = jnp.matmul(features, dropped_weights(self, kernel, self.weight_dropout))
-    return logits if bias is None else logits + jnp.expand_dims(bias, range(logits.ndim - 1))
+    return features, dropped_weights(self, kernel, self.weight_dropout), bias

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from rankbias import ops
 from rankbias.models.heads.contract import Affine, Head, MixtureHead, dense, dropped, output
+from rankbias.models.heads.linear import AffineHead
 from rankbias.models.layers import check_dropout
 
 
@@ -35,7 +36,7 @@ class MixtureOfSoftmaxesHead(MixtureHead):
     return _parts(self, features)
 
 
-class MixtureOfContextsHead(Head):
+class MixtureOfContextsHead(AffineHead):
   """The control of the mixture of softmaxes: the same parameters, one softmax of a mixed context.
 
       z = W (sum_k pi_k g_k) + b
@@ -48,9 +49,10 @@ class MixtureOfContextsHead(Head):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, features: jax.Array) -> jax.Array:
-    """The raw logits z, before the division by the temperature."""
-    return ops.mixture_of_contexts_logits(*_parts(self, features))
+  def last(self, features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """The mixed context, the kernel and the bias."""
+    prior_logits, contexts, kernel, bias = _parts(self, features)
+    return ops.mixed_contexts(prior_logits, contexts), kernel, bias
 
 
 class MixtapeHead(Head):
