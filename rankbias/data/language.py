@@ -19,6 +19,7 @@ CORPORA = {
     name="ptb",
     files={split: f"ptb.{split}.txt" for split in ("train", "valid", "test")},
     folders=("ptb", "simple-examples/data"),
+    tokens=(929_589, 73_760, 82_430, 10_000),
     words=True,
     where=(
       "The text of the Penn Treebank is licensed by the Linguistic Data Consortium and is not "
@@ -30,6 +31,7 @@ CORPORA = {
     name="wikitext2",
     files={split: f"wiki.{split}.tokens" for split in ("train", "valid", "test")},
     folders=("wikitext-2", "wikitext-2-v1"),
+    tokens=(2_088_628, 217_646, 245_569, 33_278),
     words=True,
     where=(
       "Unpack the public archive wikitext-2-v1.zip (words with <unk>, not the raw one), which "
@@ -40,6 +42,7 @@ CORPORA = {
     name="tiny_shakespeare",
     files={"all": "input.txt"},
     folders=("tinyshakespeare",),
+    tokens=(1_003_854, 55_770, 55_770, 65),
     words=False,
     where="It is data/tinyshakespeare/input.txt of github.com/karpathy/char-rnn.",
     url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
@@ -148,6 +151,8 @@ def load_language(
   217,646 / 245,569 of 33,278. Tiny Shakespeare is read by characters, 1,003,854 / 55,770 / 55,770
   of 65, cut as TFDS cuts it: the first int(0.9 n), then int(0.5) of the rest, then what is left.
 
+  The origin of a text that has others says so.
+
   Args:
     dir: the folder with the files, or one that holds it under the name of the corpus; by default
       that of TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -170,16 +175,27 @@ def load_language(
       f"data.window={window} is too long: {shortest!r} of {folder} has {len(streams[shortest])} "
       "tokens, and the last of a window must have one after it"
     )
-  counts = ", ".join(f"{len(stream):,} {split}" for split, stream in streams.items())
-  kind = "words" if corpus.words else "characters"
+  found = *map(len, streams.values()), len(vocabulary)
   return TokenStream(
     name=name,
     splits={split: windows(stream, window) for split, stream in streams.items()},
     num_classes=len(vocabulary),
     class_names=vocabulary,
-    origin=f"{name}: {counts} tokens of {len(vocabulary):,} {kind}, from {folder}",
+    origin=f"{name}: {_counted(corpus, found)}, from {folder}{_otherwise(corpus, found)}",
     form=Form(streams, window),
   )
+
+
+def _counted(corpus: Corpus, tokens: tuple[int, ...]) -> str:
+  kind = "words" if corpus.words else "characters"
+  return "{:,} train, {:,} valid, {:,} test tokens of {:,} ".format(*tokens) + kind
+
+
+def _otherwise(corpus: Corpus, found: tuple[int, ...]) -> str:
+  """What to say of files that are cut, or of another text under the same names."""
+  if found == corpus.tokens:
+    return ""
+  return f": NOT the published text, which has {_counted(corpus, corpus.tokens)}"
 
 
 def windows(stream: np.ndarray, window: int) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ class Corpus(NamedTuple):
   Attributes:
     files: {split: file name}; a single file "all" is cut into train, valid and test.
     folders: names of folders that hold the files.
+    tokens: how many the published text has: of train, valid and test, and different ones.
     words: whether tokens are words, of lines that end in "<eos>", or characters.
     where: where the files are to be had, in a sentence.
     url, size, sha256: of a single file that may be downloaded.
@@ -26,6 +27,7 @@ class Corpus(NamedTuple):
   name: str
   files: dict[str, str]
   folders: tuple[str, ...]
+  tokens: tuple[int, int, int, int]
   words: bool
   where: str
   url: str = ""

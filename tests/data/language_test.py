@@ -41,6 +41,7 @@ def test_the_stream_is_the_text_with_an_end_to_every_line(source, folder):
     assert [source.class_names[i] for i in stream] == expected
   assert source.num_classes == len(source.class_names) == 10
   assert "330 train, 58 valid, 74 test tokens of 10 words" in source.origin
+  assert "NOT the published text, which has 929,589 train, 73,760 valid" in source.origin
 
 
 def test_words_are_ordered_by_frequency_then_by_first_appearance(tmp_path):
