@@ -22,12 +22,14 @@ from rankbias.models.resnet import ResNet
 from rankbias.models.set_attention import SetAttention
 from rankbias.models.transformer import Transformer
 from rankbias.models.vgg import VGG
+from rankbias.models.vit import ViT
 
 MODELS = {
   "mlp": MLP,
   "resnet18": functools.partial(ResNet, stage_sizes=(2, 2, 2, 2)),
   "resnet34": functools.partial(ResNet, stage_sizes=(3, 4, 6, 3)),
   "vgg": VGG,
+  "vit": ViT,
   "set_attention": SetAttention,
   "transformer": Transformer,
   "lstm": LSTM,
@@ -47,6 +49,7 @@ __all__ = [
   "ResNet",
   "SetAttention",
   "Transformer",
+  "ViT",
   "build_head",
   "build_model",
   "check_head",

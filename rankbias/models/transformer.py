@@ -1,15 +1,13 @@
 """A decoder-only Transformer whose attention takes any normaliser, one for all layers or each."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from rankbias import ops
-from rankbias.models.layers import LECUN, check_dropout, dropout, resolve
+from rankbias.models.layers import check_dropout, dropout
+from rankbias.models.self_attention import SelfAttention, normalizers, residual_layer
 
 POSITIONS = ("rope", "none")
 EMBEDDING = nn.initializers.normal(1.0)
@@ -104,102 +102,26 @@ class Transformer(nn.Module):
     """
     types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
     norm = partial(nn.RMSNorm, epsilon=1e-6, **types)
-    into = nn.initializers.variance_scaling(0.5 / self.depth, "fan_in", "normal")
-    dense = partial(nn.Dense, use_bias=False, kernel_init=LECUN, **types)
     h = nn.Embed(self.vocabulary, self.width, embedding_init=EMBEDDING, **types, name="embed")(x)
     acts = {}
     for i, normalizer in enumerate(normalizers(self.normalizer, self.depth), 1):
-      name = f"layer{i}"
-      mixed, own = SelfAttention(
+      attention = SelfAttention(
         *(self.width, self.heads, self.kv_heads or self.heads),
-        rope_base=self.rope_base if self.positions == "rope" else None,
         normalizer=normalizer,
+        rope_base=self.rope_base if self.positions == "rope" else None,
         length_scale=self.length_scale,
         **types,
-        name=f"{name}_attention",
-      )(norm(name=f"{name}_norm1")(h))
-      mixed = dense(self.width, kernel_init=into, name=f"{name}_output")(mixed)
-      h = h + dropout(mixed, self.dropout, keys, 2 * i)
-      hidden = dense(int(self.width * self.mlp_ratio), name=f"{name}_mlp1")(
-        norm(name=f"{name}_norm2")(h)
+        name=f"layer{i}_attention",
       )
-      added = dense(self.width, kernel_init=into, name=f"{name}_mlp2")(nn.gelu(hidden))
-      h = h + dropout(added, self.dropout, keys, 2 * i + 1)
-      acts |= {f"{name}/{kind}": act for kind, act in own.items()} | {f"{name}/residual": h}
+      h, own = residual_layer(
+        h,
+        attention,
+        name=f"layer{i}",
+        hidden=int(self.width * self.mlp_ratio),
+        depth=self.depth,
+        norm=lambda name: norm(name=name),
+        drop=lambda x, part, i=i: dropout(x, self.dropout, keys, 2 * i + part),
+      )
+      acts |= {f"layer{i}/{kind}": act for kind, act in own.items()} | {f"layer{i}/residual": h}
     acts["features"] = norm(name="norm")(h)
     return acts["features"], acts
-
-
-class SelfAttention(nn.Module):
-  """Causal attention of a sequence [B, L, width] to itself, before the output projection."""
-
-  width: int
-  heads: int
-  kv_heads: int
-  rope_base: float | None
-  normalizer: Callable
-  length_scale: bool
-  dtype: Any = "float32"
-  param_dtype: Any = "float32"
-
-  @nn.compact
-  def __call__(self, h: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns [B, L, width], and {"attention_logits", "attention_weights": [B, heads, L, L]}."""
-    size, acts = self.width // self.heads, {}
-
-    def project(name, heads):
-      types = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-      flat = nn.Dense(heads * size, False, kernel_init=LECUN, **types, name=name)(h)
-      return flat.reshape(*h.shape[:-1], heads, size)
-
-    query, key = project("query", self.heads), project("key", self.kv_heads)
-    value = project("value", self.kv_heads)
-    if self.rope_base is not None:
-      query, key = rope(query, self.rope_base), rope(key, self.rope_base)
-    factor = self.sharpness(h.shape[-2]) if self.length_scale else None
-
-    def observed(logits, *, axis, where):
-      if factor is not None:
-        logits = logits * factor.astype(logits.dtype)
-      acts["attention_logits"] = logits
-      acts["attention_weights"] = self.normalizer(logits, axis=axis, where=where)
-      return acts["attention_weights"]
-
-    mixed = ops.dot_product_attention(query, key, value, is_causal=True, normalizer=observed)
-    return mixed.reshape(h.shape), acts
-
-  def sharpness(self, length: int) -> jax.Array:
-    """s log n + b of every head and query, [heads, L, 1]; query t sees n = t + 1 tokens."""
-    shape = self.heads, 1, 1
-    slope = self.param("length_slope", nn.initializers.zeros, shape, self.param_dtype)
-    offset = self.param("length_offset", nn.initializers.ones, shape, self.param_dtype)
-    count = jnp.arange(1, length + 1, dtype=slope.dtype)[None, :, None]
-    return (slope * jnp.log(count) + offset)[None]
-
-
-def rope(x: jax.Array, base: float) -> jax.Array:
-  """Turns feature pairs (k, k + d/2) of [..., L, heads, d] by position * base^(-2k / d).
-
-  The product of a query and a key so turned depends on their distance alone.
-
-  Source: Su et al. 2021, arXiv:2104.09864.
-  """
-  length, half = x.shape[-3], x.shape[-1] // 2
-  wide = jnp.promote_types(x.dtype, jnp.float32)
-  speed = base ** (-jnp.arange(half, dtype=wide) / half)
-  angle = jnp.outer(jnp.arange(length, dtype=wide), speed)
-  angle = angle.reshape((1,) * (x.ndim - 3) + (length, 1, half))
-  cos, sin = jnp.cos(angle), jnp.sin(angle)
-  a, b = jnp.split(x.astype(wide), 2, -1)
-  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
-
-
-def normalizers(chosen: Any, depth: int) -> list[Callable[..., jax.Array]]:
-  """The normaliser of every layer; raises for an unknown one, or another number than of layers."""
-  each = list(chosen) if isinstance(chosen, list | tuple) else [chosen] * depth
-  if len(each) != depth:
-    raise ValueError(
-      f"normalizer={chosen!r} has {len(each)} entries for depth={depth} layers: give one for all, "
-      "or one for each."
-    )
-  return [resolve(one) for one in each]

@@ -14,6 +14,7 @@ TINY = {
   "resnet18": {"width": 4, "stage_sizes": (1, 1)},
   "resnet34": {"width": 4, "stage_sizes": (1,)},
   "vgg": {"width": 4, "stage_sizes": (1, 2)},
+  "vit": {"patch": 4, "width": 16, "depth": 2, "heads": 2},
   "set_attention": {"width": 8},
   "transformer": {"vocabulary": 16, "width": 16, "depth": 2, "heads": 2},
   "lstm": {"vocabulary": 16, "embedding": 6, "width": 8, "features": 5},
@@ -113,7 +114,7 @@ def test_an_unknown_model_is_refused_with_the_nearest_name():
     build_model("resnet81")
   with pytest.raises(
     ValueError,
-    match=r"Known: contexts, lstm, mlp, resnet18, resnet34, set_attention, transformer, vgg\.$",
+    match=r"Known: contexts, lstm, mlp, resnet18, resnet34, set_attention, transformer, vgg, vit\.$",
   ):
     build_model("unet")
 

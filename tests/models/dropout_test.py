@@ -15,6 +15,7 @@ TINY = {
   "resnet18": {"width": 4, "stage_sizes": (1, 1)},
   "resnet34": {"width": 4, "stage_sizes": (1,)},
   "vgg": {"width": 4, "stage_sizes": (1, 2)},
+  "vit": {"patch": 4, "width": 16, "depth": 2, "heads": 2},
 }
 X = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
 KEYS = jax.random.split(jax.random.key(1), 4)

@@ -9,7 +9,7 @@ import pytest
 
 from rankbias import ops
 from rankbias.models import build_model
-from rankbias.models.transformer import rope
+from rankbias.models.self_attention import rope
 
 TOKENS = np.random.default_rng(0).integers(0, 16, size=(3, 9)).astype(np.int32)
 
