@@ -116,14 +116,14 @@ def _spectrum(x, method, center, dtype):
 @_spectrum.defjvp
 def _spectrum_jvp(method, center, dtype, primals, tangents):
   (x,), (tangent,) = primals, tangents
-  left, values, right = _triplets(x, method, center)
+  left, values, right = triplets(x, method, center)
   rates = jnp.sum(left * product(tangent, right), axis=0)
   with _precision(dtype):
     return values.astype(dtype), rates.astype(dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _triplets(x, method, center):
+def triplets(x, method, center):
   """Returns u [n, k], sigma [k], v [d, k]; u or v is 0 where sigma is zero up to rounding."""
   if 0 in x.shape:
     n, d = x.shape
@@ -135,12 +135,12 @@ def _triplets(x, method, center):
   return left * (values > noise * values[0])[None, :], values, right.T
 
 
-@_triplets.defjvp
+@triplets.defjvp
 def _triplets_jvp(method, center, primals, tangents):
   del method, center, primals, tangents
   raise NotImplementedError(
-    "the second derivative of singular values is not written: differentiate a smooth function of "
-    "the matrix, such as its Gram matrix, instead."
+    "the derivative of singular vectors, and with it the second derivative of singular values, is "
+    "not written: differentiate a smooth function of the matrix, such as its Gram matrix, instead."
   )
 
 
