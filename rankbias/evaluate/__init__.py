@@ -10,6 +10,7 @@ from typing import Any
 
 from rankbias.evaluate.accuracy import accuracy
 from rankbias.evaluate.bottleneck import bottleneck
+from rankbias.evaluate.calibration import calibration
 from rankbias.evaluate.exact_match import exact_match
 from rankbias.evaluate.held_out import held_out
 from rankbias.evaluate.log_probability_rank import log_probability_rank
@@ -30,6 +31,7 @@ EVALUATIONS = {
   "bottleneck": bottleneck,
   "perplexity": perplexity,
   "log_probability_rank": log_probability_rank,
+  "calibration": calibration,
 }
 
 LEAST = {"samples": 2, "context": 2}  # of options that count; 1 elsewhere
@@ -50,6 +52,7 @@ __all__ = [
   "Predictor",
   "accuracy",
   "bottleneck",
+  "calibration",
   "check_context",
   "check_options",
   "check_splits",
@@ -106,14 +109,14 @@ def check_splits(chosen: Mapping[str, Mapping[str, Any]], splits: Collection[str
   """Raises for an evaluation of a split that the data do not have.
 
   Args:
-    chosen: {evaluation: options}, of which those without an option `split` or `splits` read what
-      there is.
+    chosen: {evaluation: options}, of which those without an option that names splits read what
+      there is; None leaves the choice to the evaluation.
   """
   for name, options in chosen.items():
     parameters = inspect.signature(EVALUATIONS[name]).parameters
-    for option in parameters.keys() & {"split", "splits"}:
+    for option in parameters.keys() & {"split", "splits", "fit_split", "ood_split"}:
       value = options.get(option, parameters[option].default)
-      for split in [value] if option == "split" else value:
+      for split in value if option == "splits" else [value] if value else []:
         if split not in splits:
           raise ValueError(f"evaluate.{name}.{option}={value!r}: the data have {', '.join(splits)}")
 
