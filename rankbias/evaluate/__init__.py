@@ -11,11 +11,13 @@ from typing import Any
 from rankbias.evaluate.accuracy import accuracy
 from rankbias.evaluate.bottleneck import bottleneck
 from rankbias.evaluate.calibration import calibration
+from rankbias.evaluate.depth import effective_depth, ood_drop
 from rankbias.evaluate.exact_match import exact_match
 from rankbias.evaluate.held_out import held_out
 from rankbias.evaluate.log_probability_rank import log_probability_rank
 from rankbias.evaluate.perplexity import perplexity
-from rankbias.evaluate.predictor import Predictor
+from rankbias.evaluate.predictor import OOD, Predictor
+from rankbias.evaluate.probe import check_probe, probe
 from rankbias.evaluate.remedies import as_specs
 from rankbias.evaluate.retrieval import check_fit, fit_head, retrieval
 from rankbias.evaluate.sharpness import row_sharpness, sharpness, sharpness_against_count
@@ -32,17 +34,21 @@ EVALUATIONS = {
   "perplexity": perplexity,
   "log_probability_rank": log_probability_rank,
   "calibration": calibration,
+  "probe": probe,
 }
 
 LEAST = {"samples": 2, "context": 2}  # of options that count; 1 elsewhere
 COUNTS = ("sizes",)  # options that hold several counts
 TEXTS = ("ptb", "wikitext2", "tiny_shakespeare")  # data that are one stream of tokens
+NO_IMAGES = (*TEXTS, "clrs_text", "max_retrieval", "dirichlet")
+LABELLED = ("uncertainty", "calibration")  # evaluations that need labels of the head's classes
 STREAMED = ("perplexity", "log_probability_rank")  # evaluations of a whole stream
 # What a field of the config must be for an evaluation, in words and as a test.
 NEEDS = {
   "uncertainty": ("model.dropout", "above 0", lambda rate: (rate or 0) > 0),
   "retrieval": ("model.name", "'set_attention'", lambda name: name == "set_attention"),
   "exact_match": ("data.name", "'clrs_text'", lambda name: name == "clrs_text"),
+  "probe": ("data.name", "a set of images", lambda name: name not in NO_IMAGES),
   "bottleneck": ("data.name", "'dirichlet'", lambda name: name == "dirichlet"),
   **dict.fromkeys(STREAMED, ("data.name", f"one of {', '.join(TEXTS)}", lambda n: n in TEXTS)),
 }
@@ -54,13 +60,17 @@ __all__ = [
   "bottleneck",
   "calibration",
   "check_context",
+  "check_layers",
   "check_options",
   "check_splits",
+  "effective_depth",
   "exact_match",
   "held_out",
   "log_probability_rank",
   "measure_layers",
+  "ood_drop",
   "perplexity",
+  "probe",
   "retrieval",
   "row_sharpness",
   "sharpness",
@@ -89,6 +99,8 @@ def check_options(chosen: Mapping[str, Mapping[str, Any]], fields: Mapping[str, 
       )
     if name in STREAMED:
       check_context(f"evaluate.{name}", options, fields)
+    if name == "probe":
+      check_probe(options)
     if options.get("remedies"):
       as_specs(options["remedies"])
     if options.get("fit"):
@@ -119,6 +131,22 @@ def check_splits(chosen: Mapping[str, Mapping[str, Any]], splits: Collection[str
       for split in value if option == "splits" else [value] if value else []:
         if split not in splits:
           raise ValueError(f"evaluate.{name}.{option}={value!r}: the data have {', '.join(splits)}")
+        if split in OOD and name in LABELLED and option != "ood_split":
+          raise ValueError(
+            f"evaluate.{name}.{option}={value!r}: labels of data of another distribution are not "
+            "those of the network; choose another split"
+          )
+
+
+def check_layers(chosen: Mapping[str, Mapping[str, Any]], layers: Collection[str]) -> None:
+  """Raises for an option `layers` with a name that is neither one of the layers nor "logits"."""
+  for name, options in chosen.items():
+    asked = options.get("layers") or ()
+    for layer in [asked] if isinstance(asked, str) else asked:
+      if layer not in (known := (*layers, "logits")):
+        raise ValueError(
+          f"evaluate.{name}.layers: {layer!r} does not exist; the network has {', '.join(known)}"
+        )
 
 
 def _check_own(path: str, function: Callable, options: Mapping[str, Any]) -> None:

@@ -28,6 +28,7 @@ from rankbias.rank.measures import (
 from rankbias.rank.monitor import RankMonitor
 from rankbias.rank.output_width import OutputWidth, width_from_outputs
 from rankbias.rank.power_law import PowerLaw, alpha_req, power_law
+from rankbias.rank.ridge import LinearMap, ridge
 from rankbias.rank.similarity import linear_cka, rbf_cka
 from rankbias.rank.spectrum import default_method, singular_values
 from rankbias.rank.streaming import (
@@ -43,6 +44,7 @@ __all__ = [
   "ArgmaxableSets",
   "ClassStatistics",
   "Growth",
+  "LinearMap",
   "NeuralCollapse",
   "OutputWidth",
   "PowerLaw",
@@ -70,6 +72,7 @@ __all__ = [
   "press_rank",
   "rankme",
   "rbf_cka",
+  "ridge",
   "singular_values",
   "spectrum_all_reduce",
   "spectrum_finish",

@@ -74,7 +74,7 @@ def spectrum_update(
   Example: jax.lax.scan(lambda s, x: (spectrum_update(s, x), None), spectrum_init(d), batches).
   Source: Chan, Golub & LeVeque 1983, The American Statistician 37(3).
   """
-  kind = type(_checked(state))
+  kind = type(checked_state(state))
   return spectrum_merge(state, _summary(jnp.asarray(x), where, kind=kind, dtype=state.mean.dtype))
 
 
@@ -84,7 +84,7 @@ def spectrum_merge(a: State, b: State) -> State:
 
   Source: Chan, Golub & LeVeque 1983, The American Statistician 37(3).
   """
-  _checked(a), _checked(b)
+  checked_state(a), checked_state(b)
   if type(a) is not type(b):
     raise ValueError(
       f"states of type {type(a).__name__} and {type(b).__name__} do not merge: "
@@ -110,7 +110,7 @@ def spectrum_all_reduce(state: State, axis_name: str) -> State:
 
   Source: Chan, Golub & LeVeque 1983, The American Statistician 37(3).
   """
-  _checked(state)
+  checked_state(state)
   with double_precision() if isinstance(state, GramState) else nullcontext():
     count = jax.lax.psum(state.count, axis_name)
     mean = jax.lax.psum(state.mean * (state.count / jnp.maximum(count, 1)), axis_name)
@@ -135,7 +135,7 @@ def spectrum_finish(
 
   Source: Chan, Golub & LeVeque 1983, The American Statistician 37(3).
   """
-  _checked(state)
+  checked_state(state)
   if isinstance(state, FactorState):
     row = jnp.zeros((0, state.mean.shape[0]), state.mean.dtype)
     row = row if center else state.mean[None, :] * jnp.sqrt(state.count)
@@ -175,7 +175,7 @@ def _triangle(rows):
   return lapack.triangle(jnp.pad(rows, ((0, max(0, d - m)), (0, 0))))
 
 
-def _checked(state):
+def checked_state(state):
   """Returns the state; raises where its float64 was narrowed on the way here."""
   if isinstance(state, GramState) and state.scatter.dtype != jnp.float64:
     raise ValueError(

@@ -1,0 +1,133 @@
+"""What does each layer know? Linear probes in and out of distribution, and depth read from them."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from rankbias.evaluate.depth import effective_depth, ood_drop
+from rankbias.evaluate.linear_probes import fit_layers_adam, fit_ridge, make_view, shares
+from rankbias.evaluate.predictor import OOD, Predictor
+from rankbias.evaluate.spectra import layer_names
+
+STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+THRESHOLDS = (0.95, 0.99)
+METHODS = ("ridge", "adam")
+
+
+def probe(
+  predictor: Predictor,
+  source: Any,
+  *,
+  others=None,
+  method: Literal["ridge", "adam"] = "ridge",
+  layers: Sequence[str] | None = None,
+  images: int = 10000,
+  max_features: int = 2048,
+  strengths: Sequence[float] = STRENGTHS,
+  epochs: int = 30,
+  batch_size: int = 512,
+  learning_rate: float = 1e-3,
+) -> dict[str, Any]:
+  """Accuracy of a linear classifier on the frozen features of every layer, the logits too.
+
+  In distribution it is fitted on "train" and tested on "test"; out of distribution, where the
+  source has these splits, on "ood_train" and "ood_test" with their own classes. Inputs are the
+  flattened activations of the first `images` images of a split, a fixed random subset of
+  `max_features` of wide layers, without augmentation.
+
+  Args:
+    method: "ridge" regresses one-hot labels in closed form, its strength chosen on a held-out fifth
+      of the training rows (`linear_probes.fit_ridge`); "adam" is softmax regression with the
+      published protocol (`linear_probes.fit_adam`).
+    layers: names of layers, "logits" among them; None for all.
+    strengths: of the ridge, in units of the mean variance direction, tr(S) / d; of equals the
+      strongest is chosen.
+    epochs, batch_size, learning_rate: of Adam.
+
+  Returns:
+    {"probe": {...}} with "method", "layers" in forward order, "id" and "ood" (None without the
+    splits) {layer: {"train", "test": accuracy, "strength": of a ridge}}; of the hidden layers
+    "effective_depth" {"0.95", "0.99"} in distribution, "ood_drop" and "best_layer", the one with
+    the best test accuracy out of distribution (None without).
+
+  Raises:
+    ValueError: a method or layer is unknown (the known ones are listed), no hidden layer is chosen,
+      a split lacks a class, or an example has more than one label.
+
+  Source: Alain & Bengio 2016, arXiv:1610.01644; depth as in `rankbias.evaluate.depth`.
+  """
+  check_probe({"method": method, "strengths": strengths})
+  grid = sorted(strengths, reverse=True)  # of equals the strongest
+  names = chosen_layers(layer_names(predictor, source.splits["train"]["x"][:1]), layers)
+  view = make_view(predictor, names, max_features)
+  tasks = {"id": ("train", "test", source.num_classes)}
+  if OOD[0] in source.splits:
+    tasks["ood"] = (*OOD, source.ood_classes)
+  found = {"id": None, "ood": None}
+  for task, (train, test, classes) in tasks.items():
+    splits = {name: first(source.splits[name], name, images, classes) for name in (train, test)}
+    if method == "ridge":
+      probes, best = fit_ridge(view, splits[train], classes=classes, strengths=grid)
+    else:
+      options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+      probes = fit_layers_adam(view, splits[train], classes=classes, **options)
+      best = dict.fromkeys(names, 0)
+    right = {
+      kind: shares(view, probes, splits[s]) for kind, s in (("train", train), ("test", test))
+    }
+    found[task] = {
+      layer: {kind: float(share[layer][best[layer]]) for kind, share in right.items()}
+      | ({"strength": grid[best[layer]]} if method == "ridge" else {})
+      for layer in names
+    }
+  return {"probe": {"method": method, "layers": names, **found, **summary(found, names)}}
+
+
+def summary(found: dict[str, dict | None], names: Sequence[str]) -> dict[str, Any]:
+  """Depth and drop from the test accuracies of the hidden layers."""
+  hidden = [layer for layer in names if layer != "logits"]
+  own = [found["id"][layer]["test"] for layer in hidden]
+  depths = {f"{t:g}": effective_depth(own, threshold=t) for t in THRESHOLDS}
+  if found["ood"] is None:
+    return {"effective_depth": depths, "ood_drop": None, "best_layer": None}
+  other = [found["ood"][layer]["test"] for layer in hidden]
+  best = hidden[int(np.argmax(other))]
+  return {"effective_depth": depths, "ood_drop": ood_drop(other), "best_layer": best}
+
+
+def check_probe(options: dict[str, Any]) -> None:
+  """Raises for options that can be seen to be wrong before there is a network."""
+  method, strengths = options.get("method", METHODS[0]), options.get("strengths", STRENGTHS)
+  if method not in METHODS:
+    raise ValueError(f"evaluate.probe.method={method!r} is unknown; use {' or '.join(METHODS)}")
+  if not len(strengths) or min(strengths) <= 0:
+    raise ValueError(f"evaluate.probe.strengths={list(strengths)}: give numbers above 0")
+
+
+def chosen_layers(known: Sequence[str], layers: Sequence[str] | None) -> list[str]:
+  """The layers asked for, in forward order."""
+  layers = known if layers is None else [layers] if isinstance(layers, str) else layers
+  for layer in layers:
+    if layer not in known:
+      raise ValueError(f"layer {layer!r} does not exist; the network has {', '.join(known)}")
+  if not set(layers) - {"logits"}:
+    raise ValueError(f"layers={list(layers)}: depth is read from hidden layers, name at least one")
+  return [layer for layer in known if layer in layers]
+
+
+def first(split: dict, name: str, images: int, classes: int) -> dict[str, np.ndarray]:
+  """The first images of a split; raises where they are no examples of each class."""
+  x, y = split["x"][:images], split["y"][:images]
+  if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+    raise ValueError(
+      f"evaluate.probe: labels of {name!r} have shape {y.shape}; a probe needs one class an example"
+    )
+  missing = sorted(set(range(classes)) - set(y.tolist()))
+  if missing:
+    raise ValueError(
+      f"evaluate.probe: {name!r} has no image of {len(missing)} of {classes} classes "
+      f"({', '.join(map(str, missing[:5]))}) among its first {len(y)}; raise evaluate.probe.images "
+      "or data.limit, or choose other classes"
+    )
+  return {"x": x, "y": y}
