@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from rankbias import data, program, record, result, runs, selection, warm_start
 from rankbias.config import did_you_mean, flatten, override, scientific
 from rankbias.data.source import Source
-from rankbias.evaluate import check_options, check_splits
+from rankbias.evaluate import check_layers, check_options, check_splits
 from rankbias.models import HEADS, MODELS, build_model, check_head
 from rankbias.train import loop, optimizer, parallel
 from rankbias.train.checkpoint import open_checkpoints
@@ -70,6 +70,7 @@ def run(
     source = load_data(config)
   check_data(config, source)
   built = program.build(configs, source)
+  check_layers(config.evaluate, built.layers)
   if record.is_writer():
     runs.prepare(
       folder,
