@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from rankbias import data, program, record, result, runs, selection, warm_start
 from rankbias.config import did_you_mean, flatten, override, scientific
 from rankbias.data.source import Source
-from rankbias.evaluate import check_layers, check_options, check_splits
+from rankbias.evaluate import check_classes, check_layers, check_options, check_splits
 from rankbias.models import HEADS, MODELS, build_model, check_head
 from rankbias.train import loop, optimizer, parallel
 from rankbias.train.checkpoint import open_checkpoints
@@ -28,7 +28,7 @@ NOT_LOADED = ("fallback", "crop", "flip")  # fields of config.data that are not 
 
 LEAST = {
   0: (
-    *("data.limit", "data.crop"),
+    *("data.limit", "data.crop", "measure.alignment"),
     *("steps_per_call", "members_per_program", "checkpoint_every", "measure.count"),
   ),
   1: ("steps", "batch_size", "measure.images"),
@@ -71,6 +71,7 @@ def run(
   check_data(config, source)
   built = program.build(configs, source)
   check_layers(config.evaluate, built.layers)
+  left_out = record.check_measure(config, built, source)
   if record.is_writer():
     runs.prepare(
       folder,
@@ -82,6 +83,8 @@ def run(
   parallel.wait_for_all("prepared")
   log = record.Log(folder, sinks)
   progress = Progress(config.steps, config.batch_size * len(members), label, programs_left)
+  if left_out:
+    progress.say(f"measure.alignment leaves out {', '.join(left_out)}: no Dense or Conv uses them")
   with one_blas_thread():
     state = train(config, built, source, folder, log, progress)
     began = time.perf_counter()
@@ -147,6 +150,8 @@ def check(config: ConfigDict) -> None:
 def check_data(config: ConfigDict, source: Source) -> None:
   """Raises for what the config asks of data that do not have it."""
   check_splits(config.evaluate, source.splits)
+  if "collapse" in config.evaluate:
+    check_classes(source, **config.evaluate.collapse)
   selection.check_data(config.select, source)
   if config.measure.count:
     source.fixed(1)  # raises where nothing can be measured

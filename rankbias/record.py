@@ -13,8 +13,15 @@ from ml_collections import ConfigDict
 
 from rankbias import runs
 from rankbias.data.source import Source
-from rankbias.evaluate import measure_layers
-from rankbias.program import Program
+from rankbias.evaluate import (
+  Mechanism,
+  Predictor,
+  check_alignment,
+  kernel_names,
+  measure_layers,
+  measure_mechanism,
+)
+from rankbias.program import Program, first_member
 from rankbias.train import parallel
 from rankbias.train.step import over_members
 
@@ -69,11 +76,31 @@ class Running:
     )
 
 
+def check_measure(config: ConfigDict, built: Program, source: Source) -> Sequence[str]:
+  """Raises where `measure.alignment` is too large; returns the kernels that it leaves out."""
+  if not (config.measure.alignment and config.measure.count):
+    return ()
+  predictor, (x, _) = untrained(built), source.fixed(config.measure.images)
+  check_alignment(predictor, x, config.measure.alignment)
+  return kernel_names(predictor, x)[1]
+
+
+def untrained(built: Program) -> Predictor:
+  """The predictor of one member, with shapes in the place of numbers."""
+  state = jax.eval_shape(built.init)
+  return built.predictor(*(first_member(state[k]) for k in ("params", "extra", "numbers")))
+
+
 def make_measure(config: ConfigDict, built: Program, source: Source, log: Log) -> Callable:
   """The hook that measures norms and ranks on fixed examples, of all members at once."""
   x, y = source.fixed(config.measure.images)
 
-  position = {layer: i for i, layer in enumerate((*built.layers, "logits"))}
+  chosen = Mechanism(config.measure.alignment, config.measure.gradients, config.label_smoothing)
+  names = [*built.layers, "logits"]
+  if chosen.alignment or chosen.gradients:
+    used, others = kernel_names(untrained(built), x)
+    names += used + others
+  position = {layer: i for i, layer in enumerate(names)}
 
   def forward(row):  # jax.jit returns dicts in alphabetical order
     return dict(sorted(row.items(), key=lambda item: position.get(item[0].split(":")[0], -1)))
@@ -82,7 +109,8 @@ def make_measure(config: ConfigDict, built: Program, source: Source, log: Log) -
     began = time.perf_counter()
     state = parallel.one_device(state)
     trained = (state["params"], state["extra"], state["numbers"])
-    rows = jax.device_get(measure_members(built.predictor, built.members, trained, x, y))
+    rows = measure_members(built.predictor, built.members, trained, x, y, chosen)
+    rows = jax.device_get(rows)
     members = np.flatnonzero(np.asarray(state["stopped_at"]) < 0).tolist()
     own = [{name: values[m].tolist() for name, values in forward(rows).items()} for m in members]
     heads = [{"step": step, "member": m, "split": "measure"} for m in members]
@@ -92,11 +120,14 @@ def make_measure(config: ConfigDict, built: Program, source: Source, log: Log) -
   return measure
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def measure_members(predictor: Callable, members: int, trained: Any, x, y) -> dict[str, Any]:
+@partial(jax.jit, static_argnums=(0, 1, 5))
+def measure_members(
+  predictor: Callable, members: int, trained: Any, x, y, chosen: Mechanism
+) -> dict[str, Any]:
   """Measures all members; programs that share their parts share what is compiled here."""
 
   def member(params, extra, numbers):
-    return measure_layers(predictor(params, extra, numbers), x, y)
+    own = predictor(params, extra, numbers)
+    return measure_layers(own, x, y) | measure_mechanism(own, x, y, chosen)
 
   return over_members(member, members)(*trained)

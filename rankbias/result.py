@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from rankbias.evaluate import EVALUATIONS
+from rankbias.evaluate import COMPARISONS, EVALUATIONS
 from rankbias.train.progress import clock
 
 QUIET = 20  # seconds without a word about evaluations that last
@@ -15,11 +15,13 @@ QUIET = 20  # seconds without a word about evaluations that last
 MEASURED = ("train", "test", "norms", "ranks", "tolerance")  # of a member; null where not measured
 # {name: array}, kept out of result.json
 ARRAYS = ("spectrum", "spectrum_centered", "weights", "curves")
+COMPARED = ("similarity",)  # the same of all members together, "similarity/<layer>"
 
 
 def evaluate(config, configs, built, source, state, say: Callable) -> tuple[dict, dict]:
   """Runs the config's evaluations on every member; returns result.json and arrays.npz."""
-  entries, arrays = [], {}
+  entries, arrays, predictors = [], {}, [None] * len(configs)
+  compared = {name: own for name, own in config.evaluate.items() if name in COMPARISONS}
   began = spoke = time.perf_counter()
   for m, own in enumerate(configs):
     one = jax.tree.map(lambda x, m=m: x[m], state)
@@ -28,7 +30,9 @@ def evaluate(config, configs, built, source, state, say: Callable) -> tuple[dict
       trained = one.get("best", one)
       predictor = built.predictor(trained["params"], trained["extra"], one["numbers"])
       for name, options in config.evaluate.items():
-        entry |= EVALUATIONS[name](predictor, source.seen_by(own.seed), **options)
+        if name in EVALUATIONS:
+          entry |= EVALUATIONS[name](predictor, source.seen_by(own.seed), **options)
+      predictors[m] = predictor if compared else None
     for kind in ARRAYS:
       arrays |= {f"{m}/{kind}/{name}": array for name, array in entry.pop(kind, {}).items()}
     entries.append(entry)
@@ -36,6 +40,11 @@ def evaluate(config, configs, built, source, state, say: Callable) -> tuple[dict
     if left and now - spoke > QUIET:
       spoke, each = now, (now - began) / len(entries)
       say(f"evaluated {len(entries)} of {len(configs)} members, about {clock(each * left)} left")
+  between = {}
+  for name, options in compared.items():
+    between |= COMPARISONS[name](predictors, source.seen_by(config.seed), **options)
+  for kind in COMPARED:
+    arrays |= {f"{kind}/{name}": array for name, array in between.pop(kind, {}).items()}
   params = state["params"]
   result = {
     "format": 1,
@@ -52,7 +61,7 @@ def evaluate(config, configs, built, source, state, say: Callable) -> tuple[dict
       "layers": list(built.layers),
     },
     "members": entries,
-  }
+  } | ({"between": between} if compared else {})
   return result, arrays
 
 

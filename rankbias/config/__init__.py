@@ -92,6 +92,8 @@ def base(name: str, arg: str = "") -> ConfigDict:
   c.measure = ConfigDict()  # what is measured while training
   c.measure.count = 20  # log-spaced measurement steps; 0 is none
   c.measure.images = 512  # fixed training images
+  c.measure.alignment = 0  # k directions of every kernel with its inputs, and growth; 0 is off
+  c.measure.gradients = False  # ranks of the gradient of every kernel
   c.evaluate = ConfigDict()  # what is measured at the end: name of an evaluation -> its options
   c.evaluate.accuracy = ConfigDict()
   c.evaluate.spectra = ConfigDict({"images": 2048, "max_features": 8000})
@@ -208,6 +210,9 @@ def scientific(config: ConfigDict) -> dict[str, Any]:
     del nested["select"]
   if nested["data"].get("ood") == {}:
     del nested["data"]["ood"]
+  for measure in ("alignment", "gradients"):
+    if not nested["measure"].get(measure, True):
+      del nested["measure"][measure]
   return nested
 
 

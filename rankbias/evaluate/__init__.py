@@ -11,10 +11,14 @@ from typing import Any
 from rankbias.evaluate.accuracy import accuracy
 from rankbias.evaluate.bottleneck import bottleneck
 from rankbias.evaluate.calibration import calibration
+from rankbias.evaluate.cka import cka
+from rankbias.evaluate.collapse import check_classes, collapse
 from rankbias.evaluate.depth import effective_depth, ood_drop
 from rankbias.evaluate.exact_match import exact_match
 from rankbias.evaluate.held_out import held_out
+from rankbias.evaluate.linear_maps import kernel_names
 from rankbias.evaluate.log_probability_rank import log_probability_rank
+from rankbias.evaluate.mechanism import Mechanism, check_alignment, measure_mechanism
 from rankbias.evaluate.perplexity import perplexity
 from rankbias.evaluate.predictor import OOD, Predictor
 from rankbias.evaluate.probe import check_probe, probe
@@ -35,30 +39,40 @@ EVALUATIONS = {
   "log_probability_rank": log_probability_rank,
   "calibration": calibration,
   "probe": probe,
+  "collapse": collapse,
 }
+COMPARISONS = {"cka": cka}  # of all members of a program: f(predictors, source, **options)
+KNOWN = EVALUATIONS | COMPARISONS
 
-LEAST = {"samples": 2, "context": 2}  # of options that count; 1 elsewhere
+LEAST = {"samples": 2, "context": 2, "batch": 4}  # of options that count; 1 elsewhere
 COUNTS = ("sizes",)  # options that hold several counts
 TEXTS = ("ptb", "wikitext2", "tiny_shakespeare")  # data that are one stream of tokens
 NO_IMAGES = (*TEXTS, "clrs_text", "max_retrieval", "dirichlet")
-LABELLED = ("uncertainty", "calibration")  # evaluations that need labels of the head's classes
+# Evaluations that need labels of the head's classes.
+LABELLED = ("uncertainty", "calibration", "collapse")
 STREAMED = ("perplexity", "log_probability_rank")  # evaluations of a whole stream
 # What a field of the config must be for an evaluation, in words and as a test.
 NEEDS = {
   "uncertainty": ("model.dropout", "above 0", lambda rate: (rate or 0) > 0),
   "retrieval": ("model.name", "'set_attention'", lambda name: name == "set_attention"),
   "exact_match": ("data.name", "'clrs_text'", lambda name: name == "clrs_text"),
-  "probe": ("data.name", "a set of images", lambda name: name not in NO_IMAGES),
+  **dict.fromkeys(
+    ("probe", "collapse"), ("data.name", "a set of images", lambda name: name not in NO_IMAGES)
+  ),
   "bottleneck": ("data.name", "'dirichlet'", lambda name: name == "dirichlet"),
   **dict.fromkeys(STREAMED, ("data.name", f"one of {', '.join(TEXTS)}", lambda n: n in TEXTS)),
 }
 
 __all__ = [
+  "COMPARISONS",
   "EVALUATIONS",
+  "Mechanism",
   "Predictor",
   "accuracy",
   "bottleneck",
   "calibration",
+  "check_alignment",
+  "check_classes",
   "check_context",
   "check_layers",
   "check_options",
@@ -66,8 +80,10 @@ __all__ = [
   "effective_depth",
   "exact_match",
   "held_out",
+  "kernel_names",
   "log_probability_rank",
   "measure_layers",
+  "measure_mechanism",
   "ood_drop",
   "perplexity",
   "probe",
@@ -88,9 +104,9 @@ def check_options(chosen: Mapping[str, Mapping[str, Any]], fields: Mapping[str, 
     fields: all fields of the config, {"model.dropout": 0.1, ...}.
   """
   for name, options in chosen.items():
-    if name not in EVALUATIONS:
-      raise ValueError(f"evaluate.{name} is unknown; use {', '.join(EVALUATIONS)}")
-    _check_own(f"evaluate.{name}", EVALUATIONS[name], options)
+    if name not in KNOWN:
+      raise ValueError(f"evaluate.{name} is unknown; use {', '.join(KNOWN)}")
+    _check_own(f"evaluate.{name}", KNOWN[name], options)
     field, words, holds = NEEDS.get(name, ("", "", lambda value: True))
     if not holds(fields.get(field)):
       raise ValueError(
@@ -125,7 +141,7 @@ def check_splits(chosen: Mapping[str, Mapping[str, Any]], splits: Collection[str
       there is; None leaves the choice to the evaluation.
   """
   for name, options in chosen.items():
-    parameters = inspect.signature(EVALUATIONS[name]).parameters
+    parameters = inspect.signature(KNOWN[name]).parameters
     for option in parameters.keys() & {"split", "splits", "fit_split", "ood_split"}:
       value = options.get(option, parameters[option].default)
       for split in value if option == "splits" else [value] if value else []:
@@ -160,5 +176,5 @@ def _check_own(path: str, function: Callable, options: Mapping[str, Any]) -> Non
     if option in COUNTS:
       if isinstance(value, int) or min(value, default=0) < least:
         raise ValueError(f"{path}.{option}={value} must be a list of numbers of at least {least}")
-    elif isinstance(value, int) and value < least:
+    elif isinstance(value, int) and not isinstance(value, bool) and value < least:
       raise ValueError(f"{path}.{option}={value} must be at least {least}")

@@ -74,12 +74,7 @@ def spectra(
     "covariance_rank" and "numerical_rank": {layer: [...]}}, "spectrum" and "spectrum_centered"
     {layer: singular values, descending}.
   """
-  chosen = {name: rows[:images] for name, rows in source.splits[split].items()}
-  parts = []
-  for x, y, weight in batches(chosen):
-    count = int(weight.sum())
-    matrices = _matrices(predictor.functions(), predictor.numbers(), x, y, max_features)
-    parts.append({layer: np.asarray(matrix)[:count] for layer, matrix in matrices.items()})
+  matrices = collected(predictor, source.splits[split], images, max_features)
   result = {
     "ranks": {},
     "tolerance": {"rtol": list(TOLERANCES)},
@@ -87,8 +82,8 @@ def spectra(
     "spectrum_centered": {},
   }
   sweeps = {"covariance_rank": {}, "numerical_rank": {}}
-  for layer in layer_names(predictor, x):
-    matrix = np.concatenate([part.pop(layer) for part in parts])
+  for layer in layer_names(predictor, source.splits[split]["x"][:1]):
+    matrix = matrices.pop(layer)
     raw, centered, ranks, *counts = jax.device_get(_summary(matrix))
     result["ranks"][layer] = {name: float(value) for name, value in ranks.items()}
     for sweep, count in zip(sweeps.values(), counts, strict=True):
@@ -97,6 +92,17 @@ def spectra(
   result["tolerance"] |= sweeps
   norms = logits_norms(matrix, raw, predictor.temperature)  # the last matrix is the logits
   return result | {"norms": {name: float(value) for name, value in norms.items()}}
+
+
+def collected(predictor: Predictor, split: Any, images: int, max_features: int) -> dict[str, Any]:
+  """The matrix of every layer, {layer: [images, features]}, over the first images of a split."""
+  parts = {}
+  for x, y, weight in batches({name: rows[:images] for name, rows in split.items()}):
+    count = int(weight.sum())
+    own = matrices_of(predictor.functions(), predictor.numbers(), x, y, max_features)
+    for layer, matrix in own.items():
+      parts.setdefault(layer, []).append(np.asarray(matrix)[:count])
+  return {layer: np.concatenate(parts.pop(layer)) for layer in list(parts)}
 
 
 @jax.jit
@@ -154,12 +160,17 @@ def columns(width: int, max_features: int):
 
 def spectra_by_shape(matrices: dict[str, jax.Array]):
   """Yields (layers, raw, centred singular values [layers, k]); layers of one shape compile once."""
+  for layers, stack in stacked(matrices):
+    yield layers, rank.singular_values(stack), rank.singular_values(stack, center=True)
+
+
+def stacked(matrices: dict[str, jax.Array]):
+  """Yields (layers, matrices [layers, n, d]) of one shape each."""
   alike = {}
   for layer, matrix in matrices.items():
     alike.setdefault(matrix.shape, []).append(layer)
   for layers in alike.values():
-    stack = jnp.stack([matrices[layer] for layer in layers])
-    yield layers, rank.singular_values(stack), rank.singular_values(stack, center=True)
+    yield layers, jnp.stack([matrices[layer] for layer in layers])
 
 
 def logits_norms(logits, singular_values, temperature) -> dict[str, jax.Array]:
@@ -173,5 +184,6 @@ def logits_norms(logits, singular_values, temperature) -> dict[str, jax.Array]:
 
 
 @partial(jax.jit, static_argnums=(0, 4))
-def _matrices(functions, numbers, x, y, max_features):
+def matrices_of(functions, numbers, x, y, max_features):
+  """`layer_matrices` of the predictor with these functions and numbers, compiled."""
   return layer_matrices(joined(functions, numbers), x, y, max_features)[0]

@@ -29,7 +29,7 @@ from rankbias.rank.monitor import RankMonitor
 from rankbias.rank.output_width import OutputWidth, width_from_outputs
 from rankbias.rank.power_law import PowerLaw, alpha_req, power_law
 from rankbias.rank.ridge import LinearMap, ridge
-from rankbias.rank.similarity import linear_cka, rbf_cka
+from rankbias.rank.similarity import hsic, linear_cka, rbf_cka
 from rankbias.rank.spectrum import default_method, singular_values
 from rankbias.rank.streaming import (
   spectrum_all_reduce,
@@ -60,6 +60,7 @@ __all__ = [
   "feasible_label_sets_bound",
   "gain",
   "growth",
+  "hsic",
   "label_set_argmaxable",
   "layer_states",
   "linear_cka",

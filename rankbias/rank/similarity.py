@@ -62,6 +62,31 @@ def rbf_cka(
 
 
 @partial(jax.jit, static_argnames="debiased")
+def hsic(grams: Real[ArrayLike, "m n n"], *, debiased: bool = False) -> Float[Array, "m m"]:
+  """Compares m representations of n inputs, of which their n x n Gram matrices are given.
+
+  tr(K_a H K_b H) / (n - 1)^2 with H = I - 1 1^T / n, for all pairs; `debiased`, the U-statistic of
+  the same (n >= 4). h_ab / sqrt(h_aa h_bb) is CKA. Of independent batches of inputs it may be
+  averaged first: the mean of U-statistics has no bias, and memory is that of one batch.
+
+  Raises:
+    ValueError: debiased with fewer than four inputs.
+
+  Example: hsic(x @ x.mT) of x [m, n, d], for the linear CKA of m networks.
+  Source: Gretton et al. 2005, doi:10.1007/11564089_7; Song et al. 2012, JMLR 13; averaged over
+  batches: Nguyen, Raghu & Kornblith 2021, arXiv:2010.15327.
+  """
+  grams = jnp.asarray(grams)
+  n = grams.shape[-1]
+  if debiased and n < 4:
+    raise ValueError(f"debiased = True needs 4 inputs or more, not {n}: add inputs.")
+  grams = grams.astype(working_dtype(grams.dtype))
+  centered = jax.vmap(_u_centered if debiased else _centered)(grams)
+  flat = centered.reshape(len(grams), -1)
+  return _matmul(flat, flat.T) / (n * (n - 3) if debiased else (n - 1) ** 2)
+
+
+@partial(jax.jit, static_argnames="debiased")
 def _linear_cka(x, y, *, debiased):
   x, y = _normalized(x), _normalized(y)
   n = x.shape[0]
