@@ -4,7 +4,7 @@ The work is cut in two. The device sums a float64 Gram matrix per layer (`layer_
 traced), of few rows and few features: one program of small products, dispatched without waiting.
 The host takes its eigenvalues (`measure_states`) with LAPACK, without eigenvectors and once the
 device is done. Layers wider than `features` are represented by a fixed random subset of their
-features, which is the most that any rank can then be.
+features, and by few examples: no rank is above either number.
 """
 
 import difflib
@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.linalg import lapack
 
 from rankbias.rank import measures as of_spectra
 from rankbias.rank.streaming import (
@@ -42,7 +43,7 @@ def layer_states(
   activations: Any,
   *,
   layers: Iterable[str] | None = None,
-  rows: int = 256,
+  rows: int = 128,
   features: int = 64,
   axis_name: str | None = None,
 ) -> dict[str, State]:
@@ -95,16 +96,41 @@ def measure_states(
   Example: measure_states(layer_states(jnp.eye(4)))["activations"]["numerical_rank"] is 4.
   Source: as of each measure in `rankbias.rank.measures`.
   """
-  chosen = tuple(known_names("measure", measures, MEASURES))
-  kinds = {MEASURES[name][1] for name in chosen}
+  chosen = known_names("measure", measures, MEASURES)
+  return measure_spectra(host_spectra(states, measures=chosen), measures=chosen, rtol=rtol)
+
+
+def host_spectra(
+  states: Mapping[str, State], *, measures: Iterable[str] = DEFAULT
+) -> dict[str, dict[bool, np.ndarray]]:
+  """Returns {layer: {whether centred: singular values}} as far as the measures read them.
+
+  Waits for the states alone and starts nothing on the device, so that what was dispatched after
+  them goes on.
+
+  Source: Golub & Van Loan 2013, "Matrix computations", section 8.3.
+  """
+  kinds = {MEASURES[name][1] for name in measures}
   states = jax.device_get(dict(states))
-  widths = {}
-  for layer, state in states.items():
-    widths.setdefault(len(state.mean), []).append(layer)
-  result = {layer: {} for layer in states}
+  return {layer: {c: _spectrum(state, c) for c in kinds} for layer, state in states.items()}
+
+
+def measure_spectra(
+  spectra: Mapping[str, Mapping[bool, np.ndarray]],
+  *,
+  measures: Iterable[str] = DEFAULT,
+  rtol: float = 1e-3,
+) -> dict[str, dict[str, float]]:
+  """Returns {layer: {measure: number}} of `host_spectra`; arguments as in `measure_states`.
+
+  Source: as of each measure in `rankbias.rank.measures`.
+  """
+  chosen, widths, result = tuple(measures), {}, {layer: {} for layer in spectra}
+  for layer, own in spectra.items():
+    widths.setdefault(len(next(iter(own.values()))), []).append(layer)
   for alike in widths.values():
-    spectra = {c: np.stack([_spectrum(states[layer], c) for layer in alike]) for c in kinds}
-    values = jax.device_get(_measured(spectra, rtol, chosen))
+    stacks = {c: np.stack([spectra[layer][c] for layer in alike]) for c in spectra[alike[0]]}
+    values = jax.device_get(_measured(stacks, rtol, chosen))
     for i, layer in enumerate(alike):
       result[layer] = {name: float(values[name][i]) for name in chosen}
   return result
@@ -143,8 +169,22 @@ def _spectrum(state, centered):
   if isinstance(state, FactorState):
     rows = root if centered else np.vstack([root, mean * np.sqrt(count)])
     return np.linalg.svd(rows, compute_uv=False)
-  squares = np.linalg.eigvalsh(root if centered else root + count * np.outer(mean, mean))
+  squares = _eigenvalues(root if centered else root + count * np.outer(mean, mean))
   return np.sqrt(np.maximum(squares[::-1], 0))  # a negative eigenvalue is rounding
+
+
+def _eigenvalues(matrix):
+  """Eigenvalues of a symmetric matrix, ascending.
+
+  The smallest workspace makes LAPACK reduce it column by column. By blocks, as np.linalg.eigvalsh
+  does, OpenBLAS starts threads from 64 columns on, which wait by spinning: beside a program that
+  computes, 0.1 ms became 40 ms (measured). Column by column it starts them from about 100 on.
+  """
+  _, diagonal, off_diagonal, _, _ = lapack.dsytrd(matrix, lower=1, lwork=1)
+  values, failed = lapack.dsterf(diagonal, off_diagonal)
+  if failed:
+    raise np.linalg.LinAlgError(f"{failed} eigenvalues of {len(matrix)} did not converge")
+  return values
 
 
 @partial(jax.jit, static_argnums=2)

@@ -6,20 +6,28 @@ from typing import Any
 
 import jax
 
-from rankbias.rank.layers import DEFAULT, MEASURES, known_names, layer_states, measure_states
+from rankbias.rank.layers import (
+  DEFAULT,
+  MEASURES,
+  host_spectra,
+  known_names,
+  layer_states,
+  measure_spectra,
+)
 
 
 class RankMonitor:
   """Measures the ranks of chosen layers every so many steps of any training loop.
 
-      monitor = RankMonitor(activations, x[:256], every=100)
+      monitor = RankMonitor(activations, x[:128], every=100)
       for step in range(steps):
         params, ... = train_step(params, ...)
         monitor(step, params)
       print(monitor.table("covariance_rank"))
 
-  A call that is due starts one compiled program and returns without waiting for it; its numbers are
-  finished at the next due call or when they are read. Nothing is measured at other steps.
+  A call that is due starts one compiled program and returns without waiting for it. Its spectra are
+  taken at the next due call, when it is long done; the measures when they are read, which waits for
+  the device. Nothing is measured at other steps.
   """
 
   def __init__(
@@ -30,7 +38,7 @@ class RankMonitor:
     layers: Iterable[str] | None = None,
     every: int = 100,
     measures: Iterable[str] = DEFAULT,
-    rows: int = 256,
+    rows: int = 128,
     features: int = 64,
     rtol: float = 1e-3,
   ):
@@ -52,8 +60,10 @@ class RankMonitor:
       raise ValueError(f"every = {every} is no number of steps: give at least 1.")
     names = known_names("measure", measures, MEASURES)
     own = {"layers": layers if layers is None else tuple(layers), "rows": rows}
-    self._every, self._pending, self._rows, self._names = every, None, [], None
-    self._finish = partial(measure_states, measures=names, rtol=rtol)
+    self._every, self._names = every, None
+    self._started, self._spectra, self._rows = None, [], []
+    self._finish = partial(host_spectra, measures=names)
+    self._measure = partial(measure_spectra, measures=names, rtol=rtol)
     self._examples = () if examples is None else (jax.tree.map(lambda x: x[:rows], examples),)
     self._sum = lambda *args: layer_states(activations(*args), features=features, **own)
     self._start = jax.jit(self._sum)
@@ -65,12 +75,16 @@ class RankMonitor:
     if step % self._every:
       return False
     self._settle()
-    self._pending = (int(step), self._start(*args, *self._examples))
+    self._started = int(step), self._start(*args, *self._examples)
     return True
 
   def rows(self) -> list[dict[str, Any]]:
     """Returns {"step", "layer", measure: number, ...} of all measurements, in order."""
     self._settle()
+    for step, spectra in self._spectra:
+      found = self._measure(spectra)
+      self._rows += [{"step": step, "layer": name, **found[name]} for name in self._names]
+    self._spectra = []
     return list(self._rows)
 
   def table(self, measure: str) -> str:
@@ -93,9 +107,8 @@ class RankMonitor:
     return names
 
   def _settle(self):
-    """Finishes the measurement that is under way."""
-    if self._pending is None:
-      return
-    (step, states), self._pending = self._pending, None
-    found = self._finish(states)
-    self._rows += [{"step": step, "layer": name, **found[name]} for name in self._names]
+    """Takes the spectra of the measurement that is under way; nothing new is sent to the device."""
+    if self._started is not None:
+      step, states = self._started
+      self._started = None
+      self._spectra.append((step, self._finish(states)))
