@@ -16,8 +16,8 @@ from rankbias import data, program, record, result, runs, selection, warm_start
 from rankbias.config import did_you_mean, flatten, override, scientific
 from rankbias.data.source import Source
 from rankbias.evaluate import check_classes, check_layers, check_options, check_splits
-from rankbias.models import HEADS, MODELS, build_model, check_head
-from rankbias.train import loop, optimizer, parallel
+from rankbias.models import HEADS, MODELS, build_model, check_head, check_regularizers
+from rankbias.train import loop, optimizer, parallel, temperature
 from rankbias.train.checkpoint import open_checkpoints
 from rankbias.train.progress import Progress
 
@@ -127,8 +127,9 @@ def check(config: ConfigDict) -> None:
     raise ValueError(
       f"temperature={config.temperature} must be a finite number > 0: logits are divided by it"
     )
-  if not (config.init_scale > 0 and math.isfinite(config.init_scale)):
-    raise ValueError(f"init_scale={config.init_scale} must be a finite number > 0")
+  for field in ("init_scale", "head_init_scale"):
+    if not (config[field] > 0 and math.isfinite(config[field])):
+      raise ValueError(f"{field}={config[field]} must be a finite number > 0")
   flat = flatten(config)
   for least, fields in LEAST.items():
     for field in fields:
@@ -144,6 +145,8 @@ def check(config: ConfigDict) -> None:
   check_options(config.evaluate, flat)
   selection.check(config.select, flat)
   optimizer.check(config.optimizer)
+  temperature.check(config.temperature_schedule, config.steps)
+  check_regularizers(config.regularizers)
   parallel.check_batch(config.batch_size)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from rankbias.data.source import Source
-from rankbias.models import MODELS, build_head, build_model
+from rankbias.models import MODELS, build_head, build_model, penalty
 from rankbias.train import parallel
 
 DROPOUT = 2  # the child of an example's key for dropout; the data draw from the children 0 and 1
@@ -74,7 +74,8 @@ def make_loss(model, head, source: Source, config: ConfigDict, variant: int = 0)
   """The training loss of `train.step.make_step`: examples, network, tempered cross-entropy.
 
   Where labels have weights, loss and accuracy are weighted means over the whole batch, of all
-  devices.
+  devices. The config's regularizers are added to what is minimised; the metric "loss" is the
+  cross-entropy without them, and their sum the metric "penalty".
   """
 
   def loss(params, extra, batch, key, numbers):
@@ -104,7 +105,12 @@ def make_loss(model, head, source: Source, config: ConfigDict, variant: int = 0)
     if weights is not None:
       weights = weights / jax.lax.pmean(weights.mean(), parallel.AXIS)
       losses, right = losses * weights, right * weights
-    return losses.mean(), ({"accuracy": right.mean()}, extra)
+    value, metrics = losses.mean(), {"accuracy": right.mean()}
+    if config.regularizers:
+      added = penalty(config.regularizers, params)
+      metrics |= {"loss": value, "penalty": added}
+      value += added
+    return value, (metrics, extra)
 
   return loss
 

@@ -16,7 +16,7 @@ from rankbias.config import MEMBER_FIELDS, flatten
 from rankbias.data.source import Source
 from rankbias.evaluate import Predictor
 from rankbias.models import scale_kernels
-from rankbias.train import optimizer, parallel, step
+from rankbias.train import optimizer, parallel, step, temperature
 
 LOOP = 100  # steps a call where a loop costs nothing
 
@@ -33,6 +33,7 @@ class Program(NamedTuple):
     rows: step -> int32 [members, batch], the examples it sees.
     variant: step -> which of its static forms its batch has.
     predictor: (params, extra, numbers) of one member -> Predictor.
+    anneal: (numbers, step) -> the numbers that hold at that step.
     layers: names of the activations, in forward order.
     numbers: the members' {"temperature", "learning_rate", "weight_decay"}, learning rates after the
       rule in T.
@@ -46,6 +47,7 @@ class Program(NamedTuple):
   rows: Callable[[int], np.ndarray]
   variant: Callable[[int], int]
   predictor: Callable[[Any, Any, Any], Predictor]
+  anneal: Callable[[Any, Any], Any]
   layers: tuple[str, ...]
   weight_layers: int
   numbers: list[dict[str, float]]
@@ -55,13 +57,14 @@ class Parts(NamedTuple):
   """What programs share whose members differ in numbers alone, so that it compiles once.
 
   Attributes:
-    init: (seeds, init scales, numbers) -> state; chunk, predictor: as in `Program`.
+    init: (seeds, {"model", "head": init scales}, numbers) -> state; the others as in `Program`.
   """
 
   length: int
   init: Callable
   chunk: Callable
   predictor: Callable
+  anneal: Callable
   layers: tuple[str, ...]
   weight_layers: int
 
@@ -81,7 +84,10 @@ def build(configs: Sequence[ConfigDict], source: Source) -> Program:
 
   def init():
     seeds = jnp.asarray([c.seed for c in configs], jnp.uint32)
-    scales = jnp.asarray([c.init_scale for c in configs], config.dtype)
+    scales = {
+      "model": jnp.asarray([c.init_scale for c in configs], config.dtype),
+      "head": jnp.asarray([c.init_scale * c.head_init_scale for c in configs], config.dtype),
+    }
     own = {k: jnp.asarray([n[k] for n in numbers], config.dtype) for k in numbers[0]}
     return parts.init(seeds, scales, own)
 
@@ -111,19 +117,23 @@ def make_parts(config: ConfigDict, members: int, source: Source) -> Parts:
   make_optimizer = optimizer.make_optimizer(config.optimizer.to_dict(), config.steps)
 
   def init_member(one):
-    seed, scale, own = one
+    seed, scales, own = one
     init_key, train_key = jax.random.split(jax.random.key(seed))
     variables, head_variables = network.init_variables(model, head, source, init_key, config.dtype)
     variables |= network.init_carry(model, config.batch_size)
     params = {
-      "model": scale_kernels(variables.pop("params"), scale),
-      "head": scale_kernels(head_variables["params"], scale),
+      "model": scale_kernels(variables.pop("params"), scales["model"]),
+      "head": scale_kernels(head_variables["params"], scales["head"]),
     }
     state = step.init_state(params, variables, jax.random.key_data(train_key), own, make_optimizer)
     return step.with_best(state) if config.select else state
 
   losses = [network.make_loss(model, head, source, config, v) for v in range(source.variants)]
-  steps = [step.make_step(loss, make_optimizer) for loss in losses]
+  rule = config.optimizer.learning_rate_rule
+  anneal = temperature.make_anneal(
+    config.temperature_schedule.to_dict(), config.steps, rule, model.weight_layers
+  )
+  steps = [step.make_step(loss, make_optimizer, anneal) for loss in losses]
   if source.epoch:
     steps_per_epoch = -(-source.epoch // config.batch_size)
     steps = [step.with_fit_time(each, steps_per_epoch) for each in steps]
@@ -143,6 +153,7 @@ def make_parts(config: ConfigDict, members: int, source: Source) -> Parts:
       own["temperature"],
       log_head,
     ),
+    anneal=anneal,
     layers=model.act_names,
     weight_layers=model.weight_layers,
   )

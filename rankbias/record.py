@@ -92,7 +92,10 @@ def untrained(built: Program) -> Predictor:
 
 
 def make_measure(config: ConfigDict, built: Program, source: Source, log: Log) -> Callable:
-  """The hook that measures norms and ranks on fixed examples, of all members at once."""
+  """The hook that measures norms and ranks on fixed examples, of all members at once.
+
+  The temperature is that of the step, and in the row where it changes.
+  """
   x, y = source.fixed(config.measure.images)
 
   chosen = Mechanism(config.measure.alignment, config.measure.gradients, config.label_smoothing)
@@ -108,12 +111,16 @@ def make_measure(config: ConfigDict, built: Program, source: Source, log: Log) -
   def measure(step, state):
     began = time.perf_counter()
     state = parallel.one_device(state)
-    trained = (state["params"], state["extra"], state["numbers"])
+    numbers = built.anneal(state["numbers"], step)
+    trained = (state["params"], state["extra"], numbers)
     rows = measure_members(built.predictor, built.members, trained, x, y, chosen)
     rows = jax.device_get(rows)
     members = np.flatnonzero(np.asarray(state["stopped_at"]) < 0).tolist()
     own = [{name: values[m].tolist() for name, values in forward(rows).items()} for m in members]
     heads = [{"step": step, "member": m, "split": "measure"} for m in members]
+    if config.temperature_schedule:
+      now = np.asarray(numbers["temperature"]).tolist()
+      heads = [head | {"temperature": now[head["member"]]} for head in heads]
     log.rows([head | row for head, row in zip(heads, own, strict=True)])
     log.timing("measure", began, step=step)
 

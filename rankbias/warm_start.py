@@ -21,11 +21,12 @@ def check(config: ConfigDict) -> None:
       f"warm_start={folder!r} is no folder of a finished run; give one with a result.json, such as "
       "runs/<config>/<run id>"
     )
-  if config.init_scale != 1:
-    raise ValueError(
-      f"init_scale={config.init_scale} scales drawn parameters, and warm_start={folder!r} reads "
-      "trained ones; set init_scale=1"
-    )
+  for field in ("init_scale", "head_init_scale"):
+    if config[field] != 1:
+      raise ValueError(
+        f"{field}={config[field]} scales drawn parameters, and warm_start={folder!r} reads "
+        f"trained ones; set {field}=1"
+      )
 
 
 def begin(folder: str, state: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -89,3 +89,18 @@ def test_names_hold_the_variant():
 def test_missing_config_file_is_named():
   with pytest.raises(ValueError, match=r"'configs/nowhere.py' does not exist"):
     config.load("configs/nowhere.py")
+
+
+def test_optional_parts_are_swept_over_as_a_whole_and_are_no_part_of_the_run_while_off():
+  base = config.base("test")
+  before = config.scientific(base)
+  assert not {"temperature_schedule", "regularizers", "head_init_scale", "select"} & set(before)
+  schedule = {"kind": "geometric", "start": 100.0}
+  on = config.override(base, {"temperature_schedule": schedule})
+  assert config.scientific(on) == before | {"temperature_schedule": schedule}
+  off = config.override(on, {"temperature_schedule": {}, "regularizers": {}})
+  assert config.scientific(off) == before
+  later = config.override(on, {"temperature_schedule.start": 3})
+  assert later.temperature_schedule.to_dict() == {"kind": "geometric", "start": 3.0}
+  scaled = config.override(base, {"head_init_scale": 2})
+  assert config.scientific(scaled) == before | {"head_init_scale": 2.0}

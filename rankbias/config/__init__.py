@@ -32,12 +32,16 @@ MEMBER_FIELDS = (
   "temperature",
   "seed",
   "init_scale",
+  "head_init_scale",
   "optimizer.learning_rate",
   "optimizer.weight_decay",
 )
 
 # A sweep may give them a name, {"name": ..., **arguments}, or a list of these.
 NAMED_FIELDS = ("model.normalizer", "head")
+
+# A sweep may give them as a whole, a dict; empty is off, as in runs from before there were any.
+OPTIONAL_PARTS = ("select", "temperature_schedule", "regularizers")
 
 
 def base(name: str, arg: str = "") -> ConfigDict:
@@ -53,11 +57,18 @@ def base(name: str, arg: str = "") -> ConfigDict:
   c.batch_size = 128  # global, over all devices and processes
   c.label_smoothing = 0.0
   c.init_scale = 1.0  # multiplies every initial kernel
+  c.head_init_scale = 1.0  # multiplies the head's initial kernels once more
   c.warm_start = ""  # folder of a finished run whose parameters training begins with
   c.dtype = "float32"  # "float64" needs JAX_ENABLE_X64=1
   c.steps_per_call = 0  # optimiser steps per compiled call; 0 chooses
   c.members_per_program = 0  # members trained as one program; 0 chooses
   c.checkpoint_every = 0  # steps; 0 is a tenth of the run
+
+  # {"kind": "linear" | "cosine" | "geometric", "start": T0, "steps": 0 for all}: softmax goes from
+  # T0 to `temperature`, at which everything is evaluated; empty is constant.
+  c.temperature_schedule = ConfigDict()
+  # Terms of the training loss and their weights, {"orthogonality": 1e-3, "mean_cosine": ..., ...}.
+  c.regularizers = ConfigDict()
 
   c.data = ConfigDict()
   c.data.name = "digits"
@@ -161,7 +172,8 @@ def override(config: ConfigDict, member: Mapping[str, Any]) -> ConfigDict:
   with result.ignore_type():
     for field, value in member.items():
       known = flatten(result)
-      if field in NAMED_FIELDS and any(f"{name}.".startswith(f"{field}.") for name in known):
+      there = any(f"{name}.".startswith(f"{field}.") for name in known)
+      if (field in NAMED_FIELDS and there) or (field in OPTIONAL_PARTS and field in result):
         known[field] = None  # of any type
       if field not in known:
         raise ValueError(
@@ -206,8 +218,11 @@ def scientific(config: ConfigDict) -> dict[str, Any]:
   nested["warm_start"] = pathlib.Path(nested.get("warm_start", "")).name  # a run, wherever it lies
   if not nested["warm_start"]:
     del nested["warm_start"]
-  if nested.get("select") == {}:  # as in runs from before there was such a field
-    del nested["select"]
+  for part in OPTIONAL_PARTS:
+    if nested.get(part) == {}:
+      del nested[part]
+  if nested.get("head_init_scale") == 1:
+    del nested["head_init_scale"]
   if nested["data"].get("ood") == {}:
     del nested["data"]["ood"]
   for measure in ("alignment", "gradients"):

@@ -18,6 +18,7 @@ from rankbias.models.contexts import Contexts
 from rankbias.models.heads import HEADS, Head, LinearHead, MixtureHead
 from rankbias.models.lstm import LSTM
 from rankbias.models.mlp import MLP
+from rankbias.models.regularizers import REGULARIZERS, check_regularizers, penalty
 from rankbias.models.resnet import ResNet
 from rankbias.models.set_attention import SetAttention
 from rankbias.models.transformer import Transformer
@@ -41,6 +42,7 @@ __all__ = [
   "LSTM",
   "MLP",
   "MODELS",
+  "REGULARIZERS",
   "VGG",
   "Contexts",
   "Head",
@@ -53,6 +55,8 @@ __all__ = [
   "build_head",
   "build_model",
   "check_head",
+  "check_regularizers",
+  "penalty",
   "scale_kernels",
 ]
 

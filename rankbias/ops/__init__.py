@@ -54,7 +54,12 @@ from rankbias.ops.proposals import (
   popularity_proposal,
   uniform_proposal,
 )
-from rankbias.ops.regularizers import mean_cosine, spectrum_control
+from rankbias.ops.regularizers import (
+  mean_cosine,
+  orthogonality,
+  spectrum_control,
+  spectrum_spread,
+)
 from rankbias.ops.sampled import sampled_softmax_loss
 from rankbias.ops.search_softmax import (
   binned_search_softmax_loss,
@@ -135,6 +140,7 @@ __all__ = [
   "newton_inverse",
   "normalized_newton_inverse",
   "normalizer",
+  "orthogonality",
   "partitioned_logits",
   "piecewise_linear_softmax",
   "plif",
@@ -161,6 +167,7 @@ __all__ = [
   "softpick",
   "sparsemax",
   "spectrum_control",
+  "spectrum_spread",
   "spread_bound",
   "t_softmax",
   "tanh_cap",

@@ -38,6 +38,45 @@ def _mean_cosine(vectors):
   return (jnp.where(n > 1, pairs, 0) / jnp.maximum(n * (n - 1), 1)).astype(float_dtype(vectors))
 
 
+def orthogonality(matrix: Real[ArrayLike, "n d"]) -> Float[Array, ""]:
+  """Computes how far the columns, or the rows where these are fewer, are from orthonormal.
+
+  R = |W^T W - I|_F^2 / d  for n >= d, and |W W^T - I|_F^2 / n else: the mean of (s_i^2 - 1)^2
+
+  over the singular values s_i, so it is 0 where they all are 1: the term pulls at the scale of a
+  matrix as well as at the angles. Published without the division, which makes one weight serve
+  matrices of all sizes, and with W^T W alone, which cannot be I for n < d.
+
+  Example: orthogonality(2 * eye(3)) is 9.
+  Source: Bansal et al. 2018, arXiv:1810.09102, soft orthogonality.
+  """
+  (w,) = wide(matrix)
+  w = w.T if w.shape[0] < w.shape[1] else w
+  gram = jnp.matmul(w.T, w, precision=jax.lax.Precision.HIGHEST)
+  excess = jnp.sum(jnp.square(gram - jnp.eye(len(gram), dtype=w.dtype)))
+  return (excess / max(len(gram), 1)).astype(float_dtype(matrix))
+
+
+def spectrum_spread(matrix: Real[ArrayLike, "n d"]) -> Float[Array, ""]:
+  """Penalises a matrix for singular values that differ: `spectrum_control` with a flat target.
+
+  R = sum_i (s_i - t)^2,  t = mean_i s_i
+
+  It is 0 where all singular values are the same, whatever their size. For a plain matrix, without
+  factors as parameters: the singular vectors come from a decomposition and are held, which leaves
+  ds_i = u_i^T dW v_i, the exact derivative. The flat target is a choice made here.
+
+  Example: spectrum_spread([[3., 0.], [0., 1.]]) is 2.
+  Source: Wang et al. 2020, "Improving neural language generation with spectrum control", ICLR.
+  """
+  (w,) = wide(matrix)
+  u, _, vt = jax.lax.stop_gradient(svd_one_at_a_time(jax.lax.stop_gradient(w)))
+  values = jnp.sum(u * jnp.matmul(w, vt.T, precision=jax.lax.Precision.HIGHEST), 0)
+  target = jnp.full_like(values, jnp.mean(values))
+  spread = spectrum_control(u, values, vt.T, target, frobenius=0.0)
+  return spread.astype(float_dtype(matrix))
+
+
 def spectrum_control(
   left: Real[ArrayLike, "n r"],
   values: Real[ArrayLike, "r"],

@@ -7,7 +7,7 @@ State is a plain dict, so that a checkpoint can hold it and a test can read it:
   opt         the optimiser's state
   key         uint32 [2], the member's key; step s uses fold_in(key, s)
   step        steps taken
-  numbers     the member's own {"temperature", "learning_rate", "weight_decay"}
+  numbers     the member's own {"temperature", "learning_rate", "weight_decay"}, before annealing
   stopped_at  step whose loss was not finite, or -1; from then on nothing changes
   last        {"loss", "accuracy"}, the last finite training numbers
   right       images classified right in the current epoch when visited
@@ -48,13 +48,16 @@ def with_best(state: dict[str, Any]) -> dict[str, Any]:
   return state | {"best": {"loss": jnp.float32(jnp.inf), "step": jnp.int32(0), **kept}}
 
 
-def make_step(loss: Callable, optimizer: Callable) -> Callable:
+def make_step(
+  loss: Callable, optimizer: Callable, anneal: Callable = lambda numbers, step: numbers
+) -> Callable:
   """Returns `step(state, batch) -> (state, metrics)`, to be run under the axis name "data".
 
   Args:
     loss: (params, extra, batch, key, numbers) -> (mean loss, (metrics, extra)) on this device's
       part of the batch.
     optimizer: numbers -> optax.GradientTransformation.
+    anneal: (numbers, step) -> the numbers that hold at that step.
 
   A step whose loss or gradient is not finite is not taken: the member keeps its last good
   parameters, `stopped_at` says when, and its metrics are NaN from then on.
@@ -63,11 +66,12 @@ def make_step(loss: Callable, optimizer: Callable) -> Callable:
   def step(state, batch):
     key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), state["step"])
     gradient = jax.value_and_grad(loss, has_aux=True)
+    numbers = anneal(state["numbers"], state["step"])
     (value, (metrics, extra)), grads = gradient(
-      state["params"], state["extra"], batch, key, state["numbers"]
+      state["params"], state["extra"], batch, key, numbers
     )
     value, metrics, extra, grads = jax.lax.pmean((value, metrics, extra, grads), AXIS)
-    updates, opt = optimizer(state["numbers"]).update(grads, state["opt"], state["params"])
+    updates, opt = optimizer(numbers).update(grads, state["opt"], state["params"])
     params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), state["params"], updates)
 
     finite = jnp.isfinite(value) & all_finite(grads)

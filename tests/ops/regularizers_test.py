@@ -72,7 +72,30 @@ def test_spectrum_control_vanishes_where_it_should_and_its_gradient_is_finite():
   assert value == 0 and all(np.isfinite(g).all() for g in gradients)
 
 
+@pytest.mark.parametrize("shape", [(8, 3), (3, 8), (4, 4)])
+def test_orthogonality_is_the_mean_over_singular_values(shape):
+  w = RNG.normal(size=shape)
+  s = np.linalg.svd(w, compute_uv=False)
+  np.testing.assert_allclose(ops.orthogonality(w), np.mean((s**2 - 1) ** 2), rtol=1e-12)
+  np.testing.assert_allclose(ops.orthogonality(2 * np.linalg.qr(w)[0]), 9.0, rtol=1e-12)
+  np.testing.assert_allclose(ops.orthogonality(np.zeros(shape)), 1.0)
+  assert ops.orthogonality(jnp.ones(shape, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (3, 8)])
+def test_spectrum_spread_is_that_of_the_singular_values(shape):
+  w = RNG.normal(size=shape)
+  s = np.linalg.svd(w, compute_uv=False)
+  np.testing.assert_allclose(ops.spectrum_spread(w), 3 * s.var(), rtol=1e-12)
+  np.testing.assert_allclose(ops.spectrum_spread(np.eye(*shape) * 5), 0, atol=1e-20)
+  assert ops.spectrum_spread(jnp.ones(shape, jnp.bfloat16)).dtype == jnp.bfloat16
+  for degenerate in (np.zeros(shape), np.ones(shape), np.eye(*shape)):
+    assert np.isfinite(jax.jit(jax.grad(ops.spectrum_spread))(degenerate)).all()
+
+
 def test_gradients():
+  check_grads(jax.jit(ops.orthogonality), (X,), order=1, modes=["rev"])
+  check_grads(jax.jit(ops.spectrum_spread), (X,), order=1, modes=["rev"])
   check_grads(jax.jit(ops.mean_cosine), (X,), order=1, modes=["rev"])
 
   @jax.jit
