@@ -108,7 +108,7 @@ def fit_layers_adam(
   }
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+@partial(jax.jit, static_argnums=(2, 3, 4))
 def _fit_stacks(stacks, labels, classes, epochs, batch_size, learning_rate):
   """The probes of stacks of features [layers, n, d], one stack for each width."""
   options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
@@ -118,6 +118,7 @@ def _fit_stacks(stacks, labels, classes, epochs, batch_size, learning_rate):
   return [p._replace(kernel=p.kernel[:, None]) for p in probes]
 
 
+@partial(jax.jit, static_argnames=("classes", "epochs", "batch_size"))
 def fit_adam(
   features: Real[ArrayLike, "n d"],
   labels: Int[ArrayLike, "n"],
