@@ -1,0 +1,58 @@
+"""How does the temperature of the softmax set the rank of every layer, and by what mechanism?
+
+Claims (Masarczyk et al. 2025, arXiv:2506.01562, as reviewers report them): at high temperature the
+rank falls far below the number of classes, in training and in every layer; weights and what comes
+into them align, so that the largest singular value grows from layer to layer; gradients then have
+the low rank of what comes in; fewer layers are needed before a linear probe is as good as the last.
+
+  python experiments/main.py --config=configs/rank_by_temperature.py
+  python experiments/main.py --config=configs/rank_by_temperature.py:cifar10
+  python experiments/main.py --config=configs/rank_by_temperature.py:lm
+
+trains the digits' MLP (8 layers of 256) at T = 1, 10, 100 and 1000, five seeds, and measures
+through training the ranks of activations and of gradients, the alignment and gain of every kernel
+with its inputs, and at the end linear probes, neural collapse and the similarity of layers between
+members. Other data and networks are variants, `cifar10`, `cifar100` or `fashion_mnist` and `vit`,
+`resnet18` or `vgg`, as in `:cifar10,resnet18` (the last two are for an accelerator); three seeds
+there. `lm` is a language model of characters, an LSTM with 32 features for 65 classes on tiny
+Shakespeare, where classes outnumber dimensions. `smoke` ends in seconds.
+"""
+
+from rankbias.config import product, variants
+from rankbias.config.language import language_model, shrink
+from rankbias.config.studies import PROBE, seeds, study, temperatures
+
+
+def get_config(arg=""):
+  """Variants: cifar10, cifar100, fashion_mnist; vit, resnet18, vgg; lm; smoke."""
+  if "lm" in arg.split(","):
+    return language(arg)
+  c, _ = study("rank_by_temperature", arg)
+  c.measure.update(alignment=5, gradients=True)
+  c.evaluate.probe = PROBE
+  c.evaluate.collapse = {}
+  c.evaluate.cka = {}
+  return c
+
+
+def language(arg):
+  """A language model of characters, 32 features for 65 classes."""
+  names = variants(arg, ("lm", "smoke"))
+  c = language_model("rank_by_temperature", arg, every=500, patience=0)
+  c.data.update(name="tiny_shakespeare", window=64)
+  c.model = {"name": "lstm", "vocabulary": 65, "embedding": 32, "width": 128, "depth": 2}
+  c.model.update(features=32, dropout=0.0)
+  c.steps, c.batch_size = 4000, 32
+  c.optimizer.update(learning_rate=3e-3, clip_norm=1.0, warmup_steps=100)
+  c.evaluate.spectra = {"images": 2048, "split": "test"}
+  if "smoke" in names:
+    shrink(c)
+    c.data.limit = 40
+    c.model.update(embedding=8, width=8, features=8)
+  c.select = {}  # what training ends in is measured
+  return c
+
+
+def sweep(config):
+  """Every temperature."""
+  return product({"temperature": temperatures(config), "seed": seeds(config)})
