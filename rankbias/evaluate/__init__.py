@@ -13,6 +13,7 @@ from rankbias.evaluate.bottleneck import bottleneck
 from rankbias.evaluate.calibration import calibration
 from rankbias.evaluate.cka import cka
 from rankbias.evaluate.collapse import check_classes, collapse
+from rankbias.evaluate.compress import check_compress, compress
 from rankbias.evaluate.depth import effective_depth, ood_drop
 from rankbias.evaluate.exact_match import exact_match
 from rankbias.evaluate.held_out import held_out
@@ -40,6 +41,7 @@ EVALUATIONS = {
   "calibration": calibration,
   "probe": probe,
   "collapse": collapse,
+  "compress": compress,
 }
 COMPARISONS = {"cka": cka}  # of all members of a program: f(predictors, source, **options)
 KNOWN = EVALUATIONS | COMPARISONS
@@ -57,7 +59,8 @@ NEEDS = {
   "retrieval": ("model.name", "'set_attention'", lambda name: name == "set_attention"),
   "exact_match": ("data.name", "'clrs_text'", lambda name: name == "clrs_text"),
   **dict.fromkeys(
-    ("probe", "collapse"), ("data.name", "a set of images", lambda name: name not in NO_IMAGES)
+    ("probe", "collapse", "compress"),
+    ("data.name", "a set of images", lambda name: name not in NO_IMAGES),
   ),
   "bottleneck": ("data.name", "'dirichlet'", lambda name: name == "dirichlet"),
   **dict.fromkeys(STREAMED, ("data.name", f"one of {', '.join(TEXTS)}", lambda n: n in TEXTS)),
@@ -117,6 +120,8 @@ def check_options(chosen: Mapping[str, Mapping[str, Any]], fields: Mapping[str, 
       check_context(f"evaluate.{name}", options, fields)
     if name == "probe":
       check_probe(options)
+    if name == "compress":
+      check_compress(options)
     if options.get("remedies"):
       as_specs(options["remedies"])
     if options.get("fit"):
