@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from rankbias.models import build_head, build_model
+from rankbias.models import build_head, build_model, scale_kernels
 from rankbias.models.layers import BatchNorm
 
 F64 = {"dtype": "float64", "param_dtype": "float64"}
@@ -85,10 +85,13 @@ def test_small_images_pass_and_flatten_keeps_positions():
 def test_vgg_is_homogeneous_without_norms_and_biases():
   x = np.random.default_rng(0).normal(size=(2, 8, 8, 3))
   with jax.enable_x64(True):
-    model = build_model("vgg", norm="none", **SMALL)
+    model = build_model("vgg", norm="none", **TINY)
     variables = model.init(jax.random.key(0), x)
     out = model.apply(variables, x)[0]
     np.testing.assert_allclose(model.apply(variables, 3.0 * x)[0], 3.0 * out, rtol=1e-12)
+    scaled = {"params": scale_kernels(variables["params"], 1.7)}
+    expected = 1.7 ** (model.weight_layers - 1) * out  # what the rule "equivalent" stands on
+    np.testing.assert_allclose(model.apply(scaled, x)[0], expected, rtol=1e-12)
 
 
 def test_a_block_adds_its_convolutions_to_its_input():

@@ -23,8 +23,13 @@ def tiny(**own):
   return model, jax.tree.map(lambda leaf: 1.5 * leaf, variables)
 
 
-def evaluate(model, variables, images=IMAGES, keys=None):
-  return jax.jit(partial(model.apply, train=False))(variables, images, keys=keys)
+@cache
+def compiled(model):
+  return jax.jit(partial(model.apply, train=False))
+
+
+def evaluate(model, variables, images=IMAGES):
+  return compiled(model)(variables, images)
 
 
 @pytest.mark.parametrize("pool", ["mean", "token"])
@@ -119,6 +124,10 @@ def test_the_attention_temperature_divides_the_logits_and_nothing_else():
   flat = evaluate(tiny(**names, attention_temperature=1e6)[0], variables)[1]
   np.testing.assert_allclose(flat["layer1/attention_weights"], 0.25, atol=1e-5)
   assert plain[0].clone(attention_temperature=0.25) == sharp[0]  # a predictor may override it
+  larger = jax.tree.map(lambda leaf: leaf, variables)
+  larger["params"]["layer1_attention"]["query"]["kernel"] *= 4
+  features = evaluate(plain[0], larger)[0]  # the same function of other parameters
+  np.testing.assert_allclose(features, acts_sharp["features"], rtol=1e-4, atol=1e-5)
 
 
 def test_every_layer_has_its_own_normalizer():
