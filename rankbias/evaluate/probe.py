@@ -6,7 +6,14 @@ from typing import Any, Literal
 import numpy as np
 
 from rankbias.evaluate.depth import effective_depth, ood_drop
-from rankbias.evaluate.linear_probes import fit_layers_adam, fit_ridge, make_view, shares
+from rankbias.evaluate.linear_probes import (
+  Split,
+  View,
+  fit_layers_adam,
+  fit_ridge,
+  make_view,
+  shares,
+)
 from rankbias.evaluate.predictor import OOD, Predictor
 from rankbias.evaluate.spectra import layer_names
 
@@ -58,30 +65,34 @@ def probe(
   Source: Alain & Bengio 2016, arXiv:1610.01644; depth as in `rankbias.evaluate.depth`.
   """
   check_probe({"method": method, "strengths": strengths})
-  grid = sorted(strengths, reverse=True)  # of equals the strongest
   names = chosen_layers(layer_names(predictor, source.splits["train"]["x"][:1]), layers)
   view = make_view(predictor, names, max_features)
+  adam = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+  own = {"strengths": sorted(strengths, reverse=True)} if method == "ridge" else adam
   tasks = {"id": ("train", "test", source.num_classes)}
   if OOD[0] in source.splits:
     tasks["ood"] = (*OOD, source.ood_classes)
   found = {"id": None, "ood": None}
   for task, (train, test, classes) in tasks.items():
-    splits = {name: first(source.splits[name], name, images, classes) for name in (train, test)}
-    if method == "ridge":
-      probes, best = fit_ridge(view, splits[train], classes=classes, strengths=grid)
-    else:
-      options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-      probes = fit_layers_adam(view, splits[train], classes=classes, **options)
-      best = dict.fromkeys(names, 0)
-    right = {
-      kind: shares(view, probes, splits[s]) for kind, s in (("train", train), ("test", test))
-    }
-    found[task] = {
-      layer: {kind: float(share[layer][best[layer]]) for kind, share in right.items()}
-      | ({"strength": grid[best[layer]]} if method == "ridge" else {})
-      for layer in names
-    }
+    pair = [first(source.splits[name], name, images, classes) for name in (train, test)]
+    found[task] = accuracies(view, *pair, classes=classes, **own)
   return {"probe": {"method": method, "layers": names, **found, **summary(found, names)}}
+
+
+def accuracies(view: View, train: Split, test: Split, *, classes: int, **options: Any) -> dict:
+  """Fits probes, by a ridge where `strengths` are given, else by Adam; {layer: {"train", ...}}."""
+  if "strengths" in options:
+    probes, best = fit_ridge(view, train, classes=classes, **options)
+    strengths = options["strengths"]
+    entries = {layer: {"strength": strengths[i]} for layer, i in best.items()}
+  else:
+    probes = fit_layers_adam(view, train, classes=classes, **options)
+    best, entries = dict.fromkeys(probes, 0), {layer: {} for layer in probes}
+  for kind, split in (("train", train), ("test", test)):
+    right = shares(view, probes, split)
+    for layer, i in best.items():
+      entries[layer][kind] = float(right[layer][i])
+  return {layer: entries[layer] for layer in view.form[1]}
 
 
 def summary(found: dict[str, dict | None], names: Sequence[str]) -> dict[str, Any]:
