@@ -86,3 +86,28 @@ def test_rank_2_logits_fit_any_labels(classes, scale):
     confidence = ops.softmax(logits)[np.arange(300), labels]
     np.testing.assert_allclose(confidence, 0.5, atol=2e-3)
     assert (ops.cross_entropy(100 * logits, labels) < 1e-3).all()
+
+
+def test_at_high_temperature_the_first_step_is_that_of_class_means():
+  # T grad_W -> (1/n) (1 1^T / C - Y) A^T whatever the weights are, at a distance of O(1 / T): the
+  # gradient itself falls as 1 / T, and its rank is that of the means of the classes.
+  rng = np.random.default_rng(0)
+  samples, classes, labels = 60, 5, rng.integers(0, 5, size=60)
+  with jax.enable_x64(True):
+    features, kernel = jnp.asarray(rng.normal(size=(60, 12))), jnp.asarray(rng.normal(size=(12, 5)))
+
+    @jax.jit
+    def gradient(temperature):
+      def loss(kernel):
+        return ops.cross_entropy(features @ kernel, labels, temperature=temperature).mean()
+
+      return jax.grad(loss)(kernel)
+
+    limit = features.T @ (1 / classes - np.eye(classes)[labels]) / samples
+    far = [
+      float(jnp.linalg.norm(t * gradient(t) - limit) / jnp.linalg.norm(limit))
+      for t in (1e2, 1e3, 1e4)
+    ]
+    assert far[0] < 0.1 and np.allclose(far[:-1], 10 * np.array(far[1:]), rtol=0.05)
+    spectrum = rank.singular_values(gradient(1e4), method="svd")
+    assert rank.numerical_rank(spectrum, rtol=1e-10) == classes - 1
