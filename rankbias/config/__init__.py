@@ -85,18 +85,7 @@ def base(name: str, arg: str = "") -> ConfigDict:
   c.model = ConfigDict({"name": "mlp"}, convert_dict=True)  # further entries go to the model
   c.head = ConfigDict({"name": "linear", "use_bias": False})  # further entries go to the head
 
-  c.optimizer = ConfigDict()
-  c.optimizer.name = "sgd"
-  c.optimizer.learning_rate = 0.1
-  c.optimizer.learning_rate_rule = "same"  # same | equivalent | linear | quadratic, in T
-  c.optimizer.weight_decay = 0.0
-  c.optimizer.momentum = 0.9  # of sgd
-  c.optimizer.schedule = "constant"  # constant | cosine | step
-  c.optimizer.warmup_steps = 0
-  c.optimizer.clip_norm = 0.0  # global gradient norm; 0 is off
-  c.optimizer.head_learning_rate = 1.0  # factor on the head's learning rate
-  c.optimizer.head_weight_decay = 1.0  # factor on the head's weight decay
-
+  c.optimizer = _optimizer()
   # Early stopping, {"split", "every": steps, "patience": measurements or 0}; empty is off. The loss
   # on the split is measured every so many steps; the parameters with the lowest are evaluated.
   c.select = ConfigDict()
@@ -109,6 +98,21 @@ def base(name: str, arg: str = "") -> ConfigDict:
   c.evaluate.accuracy = ConfigDict()
   c.evaluate.spectra = ConfigDict({"images": 2048, "max_features": 8000})
   return c
+
+
+def _optimizer() -> ConfigDict:
+  o = ConfigDict()
+  o.name = "sgd"
+  o.learning_rate = 0.1
+  o.learning_rate_rule = "same"  # same | equivalent | linear | quadratic, in T
+  o.weight_decay = 0.0
+  o.momentum = 0.9  # of sgd
+  o.schedule = "constant"  # constant | cosine | step
+  o.warmup_steps = 0
+  o.clip_norm = 0.0  # global gradient norm; 0 is off
+  o.head_learning_rate = 1.0  # factor on the head's learning rate
+  o.head_weight_decay = 1.0  # factor on the head's weight decay
+  return o
 
 
 def variants(arg: str, known: Iterable[str]) -> frozenset[str]:
