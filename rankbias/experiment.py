@@ -72,15 +72,7 @@ def run(
   built = program.build(configs, source)
   check_layers(config.evaluate, built.layers)
   left_out = record.check_measure(config, built, source)
-  if record.is_writer():
-    runs.prepare(
-      folder,
-      name=config.name,
-      config=scientific(config),
-      members=members,
-      environment={**runs.environment(jax.devices()), "data": source.origin},
-    )
-  parallel.wait_for_all("prepared")
+  prepare_folder(folder, config, members, source)
   log = record.Log(folder, sinks)
   progress = Progress(config.steps, config.batch_size * len(members), label, programs_left)
   if left_out:
@@ -168,6 +160,19 @@ def load_data(config: ConfigDict) -> Source:
   return data.load(
     own.pop("name"), dir=own.pop("dir") or None, limit=own.pop("limit") or None, **own
   )
+
+
+def prepare_folder(folder: pathlib.Path, config: ConfigDict, members, source: Source) -> None:
+  """Writes what is known before training: the config, and where the run and its data are."""
+  if record.is_writer():
+    runs.prepare(
+      folder,
+      name=config.name,
+      config=scientific(config),
+      members=members,
+      environment={**runs.environment(jax.devices()), "data": source.origin},
+    )
+  parallel.wait_for_all("prepared")
 
 
 def run_folder(config: ConfigDict, workdir, members) -> pathlib.Path:
