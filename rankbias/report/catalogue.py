@@ -19,6 +19,9 @@ from rankbias.report import (
 )
 from rankbias.report.collect import ANSWERS, BOTTLENECK, RETRIEVAL, Section
 
+# Of a setting among many: what its line in the figure of the study does not tell.
+KEPT = ("layers", "training")
+
 
 class Plot(NamedTuple):
   """One figure of the page; the caption is HTML and ends in how the spread is computed."""

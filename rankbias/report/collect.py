@@ -24,12 +24,15 @@ class Member(NamedTuple):
   """One trained network: its entry in result.json, its measurements and its arrays."""
 
   folder: str
+  index: int  # its place in the program of that folder
+  layers: list[str]  # forward order, logits last
   record: dict[str, Any]
   rows: list[dict[str, Any]]  # measured through training, in the order of steps
   spectra: dict[str, np.ndarray]  # layer -> singular values, descending
   centered: dict[str, np.ndarray]
   weights: dict[str, np.ndarray]  # "<remedy>/<size of the set>" -> weights of attention
   curves: dict[str, np.ndarray]  # what an evaluation found beside numbers, by name
+  similarity: dict[str, np.ndarray]  # layer -> CKA with every member of the program
   held_out: list[dict[str, Any]]  # measured through training on the split that selects
   setting: dict[str, Any]  # the effective configuration, flat, without temperature and seed
 
@@ -41,17 +44,28 @@ class Member(NamedTuple):
   def finished(self) -> bool:
     return self.record["status"] == "finished"
 
+  @property
+  def last_hidden(self) -> str | None:
+    return self.layers[-2] if len(self.layers) > 1 else None
+
   # What an evaluation found is null or absent in the record where the config does not ask for it.
 
+  def found(self, *path: str) -> Any:
+    """What stands in the record at record[path[0]][path[1]]..., or None."""
+    value = self.record
+    for key in path:
+      value = (value or {}).get(key)
+    return value
+
   def rank(self, layer: str, measure: str) -> float | None:
-    return (self.record.get("ranks") or {}).get(layer, {}).get(measure)
+    return self.found("ranks", layer, measure)
 
   def norm(self, key: str) -> float | None:
-    return (self.record.get("norms") or {}).get(key)
+    return self.found("norms", key)
 
   def accuracy(self, split: str) -> float | None:
     """In per cent."""
-    found = (self.record.get(split) or {}).get("accuracy")
+    found = self.found(split, "accuracy")
     return None if found is None else 100 * found
 
 
@@ -125,7 +139,7 @@ def collect(folder: runs.folder.PathLike) -> Sweep:
   for m in every:
     unique.setdefault(json.dumps(_plain([m.setting, m.temperature, m.record["seed"]])), m)
   members = list(unique.values())
-  splitting, following = _varying(members)
+  splitting, following = varying(members)
   if any(m.record.get(BOTTLENECK) for m in members):
     splitting = [f for f in splitting if f not in SHOWN and not f.startswith("head.")]
   if any(m.record.get(PERPLEXITY) for m in members):
@@ -159,13 +173,23 @@ def _members(folder: str, run: dict) -> Iterable[Member]:
       {k.removeprefix(start): v for k, v in run["arrays"].items() if k.startswith(start)}
       for start in (f"{index}/weights/", f"{index}/curves/")
     )
-    setting = flat(run["config"]) | record["overrides"]
-    setting = {k: v for k, v in setting.items() if k not in AXES}
+    alike = {k: v[index] for k in layers if (v := run["arrays"].get(f"similarity/{k}")) is not None}
+    setting = _setting(run["config"], record["overrides"])
     rows.sort(key=lambda r: r["step"])
-    yield Member(folder, record, rows, spectra, centered, weights, curves, held_out, setting)
+    own = (spectra, centered, weights, curves, alike)
+    yield Member(folder, index, layers, record, rows, *own, held_out, setting)
 
 
-def _varying(members: list[Member]) -> tuple[list[str], list[str]]:
+def _setting(config: dict, overrides: dict) -> dict[str, Any]:
+  """All fields but the axes; an override that is a dict replaces a part of the configuration."""
+  setting = flat(config)
+  for field, value in overrides.items():
+    setting = {k: v for k, v in setting.items() if not k.startswith(f"{field}.")}
+    setting |= flat({field: value})
+  return {k: v for k, v in setting.items() if k not in AXES}
+
+
+def varying(members: list[Member]) -> tuple[list[str], list[str]]:
   """Fields that take several values at one temperature, and fields that follow the temperature."""
   splitting, following = [], []
   for field in dict.fromkeys(field for m in members for field in m.setting):
@@ -185,21 +209,20 @@ def _varying_within_heads(members: list[Member]) -> list[str]:
   for m in members:
     head = {k: v for k, v in m.setting.items() if k.startswith("head.")}
     groups.setdefault(json.dumps(_plain(head)), []).append(m)
-  return list(dict.fromkeys(field for group in groups.values() for field in _varying(group)[0]))
+  return list(dict.fromkeys(field for group in groups.values() for field in varying(group)[0]))
 
 
 def _sections(members: list[Member], splitting: list[str], done: dict) -> list[Section]:
   groups: dict[str, list[Member]] = {}
   for m in members:
     fields = m.setting | {"temperature": m.temperature}
-    label = ", ".join(f"{field} = {_show(fields.get(field))}" for field in splitting)
+    label = ", ".join(f"{field} = {show(fields.get(field))}" for field in splitting)
     groups.setdefault(label, []).append(m)
   sections = []
   for label, group in groups.items():
     result = done[group[0].folder]["result"]
     group.sort(key=lambda m: (m.temperature, m.record["seed"]))
-    layers = [*result["model"]["layers"], "logits"]
-    sections.append(Section(label, layers, result["data"]["classes"], group))
+    sections.append(Section(label, group[0].layers, result["data"]["classes"], group))
   return sorted(sections, key=lambda section: -len(section.members))
 
 
@@ -221,5 +244,6 @@ def _plain(value: Any) -> Any:
   return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+  """A value of a field as text."""
   return f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,12 +11,16 @@ from rankbias.report import (
   plots,
   remedies,
   retrieval_tables,
+  study_figure,
+  study_tables,
   style,
   tables,
 )
 from rankbias.report.collect import BOTTLENECK, PERPLEXITY, Section, Sweep, collect
 from rankbias.report.finding import finding
-from rankbias.report.record import record
+from rankbias.report.record import folded, record
+from rankbias.report.study import study
+from rankbias.report.what_was_run import what_was_run
 
 CSS = """
 :root { font: 16px/1.5 Charter, "Iowan Old Style", Cambria, Georgia, serif; color: #1a1a1a; }
@@ -57,26 +61,33 @@ pre { background: #f6f6f4; padding: .8rem 1rem; overflow-x: auto; }
 
 
 def write_report(
-  folder: runs.folder.PathLike, *, figures: bool = True, pdf: bool = False, redraw: bool = False
+  folder: runs.folder.PathLike,
+  *,
+  figures: bool = True,
+  pdf: bool = False,
+  redraw: bool = False,
+  every: bool = False,
 ) -> pathlib.Path:
   """Draws a sweep's figures and writes report.html and table.csv into <workdir>/<config name>.
 
-  Where sets of many sizes were measured, retrieval.csv is written too; where output layers were
-  fitted to distributions, bottleneck.csv, and where they are those of language models,
-  language.csv.
+  Where settings differ in more than temperature and seed, study.csv compares them. Where sets
+  of many sizes were measured, retrieval.csv is written too; where output layers were fitted to
+  distributions, bottleneck.csv, and where they are those of language models, language.csv.
 
   Args:
     folder: the folder that holds the run folders.
     figures: False leaves them out, which takes a fraction of a second.
     pdf: also writes each figure as PDF.
     redraw: draws also what is present and newer than every result.json.
+    every: draws all figures of every setting also where these are many.
 
   Returns:
     The path of report.html.
   """
   sweep = collect(folder)
   if figures:
-    plots.draw(sweep, formats=("svg", "png", "pdf") if pdf else ("svg", "png"), redraw=redraw)
+    formats = ("svg", "png", "pdf") if pdf else ("svg", "png")
+    plots.draw(sweep, formats=formats, redraw=redraw, every=every)
   (sweep.folder / "table.csv").write_text(tables.csv_table(sweep), encoding="utf-8")
   if any(remedies.measured(section) for section in sweep.sections):
     text = retrieval_tables.csv_table(sweep)
@@ -87,23 +98,31 @@ def write_report(
   if any(section.has(PERPLEXITY) for section in sweep.sections):
     text = language_tables.csv_table(sweep)
     (sweep.folder / "language.csv").write_text(text, encoding="utf-8")
+  if text := study_tables.csv_table(sweep):
+    (sweep.folder / "study.csv").write_text(text, encoding="utf-8")
   path = sweep.folder / "report.html"
-  path.write_text(_page(sweep, figures), encoding="utf-8")
+  path.write_text(_page(sweep, figures, every), encoding="utf-8")
   return path
 
 
-def _page(sweep: Sweep, figures: bool) -> str:
+def _page(sweep: Sweep, figures: bool, every: bool) -> str:
   parts = [_banner(sweep), f"<h1>{html.escape(sweep.name)}</h1>"]
   if len(sweep.sections) == 1:
     parts.append(f'<p class="lead">{finding(sweep.sections[0])}</p>')
-  parts += [*_notes(sweep), _what_was_run(sweep)]
+  parts += [*_notes(sweep), what_was_run(sweep), *_study(sweep, figures)]
+  number, many = 1 + sum("<figure" in part for part in parts), plots.is_folded(sweep)
   for index, section in enumerate(sweep.sections):
-    if section.label:
-      parts.append(f"<h2>{html.escape(section.label)}</h2>\n<p>{finding(section)}</p>")
-    parts += _figures(sweep, section, index) if figures else []
-    parts += language_tables.html_tables(sweep, section)
-    parts += [*answers.html_tables(section), *retrieval_tables.html_tables(section)]
-    parts += [*bottleneck_tables.html_tables(section), *_tables(section)]
+    chosen = plots.shown(section, few=many and not every) if figures else ()
+    own = _figures(sweep, section, index, chosen, number)
+    number += len(chosen)
+    own += language_tables.html_tables(sweep, section)
+    own += [*answers.html_tables(section), *retrieval_tables.html_tables(section)]
+    own += [*bottleneck_tables.html_tables(section), *_tables(section)]
+    label, said = html.escape(section.label), f"<p>{finding(section)}</p>"
+    if many:
+      parts.append(folded(f"<b>{label}</b>", "\n".join([said, *own])))
+    else:
+      parts += [f"<h2>{label}</h2>\n{said}"] * bool(label) + own
   body = "\n".join([*parts, record(sweep)])
   return (
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -149,75 +168,36 @@ def _notes(sweep: Sweep) -> list[str]:
   return [f'<p class="note">{note}</p>' for note in notes]
 
 
-def _what_was_run(sweep: Sweep) -> str:
-  every = list(sweep.runs.values())
-  result, environment = every[0]["result"], every[0]["environment"]
-  data, model = result["data"], result["model"]
-  members = [m for section in sweep.sections for m in section.members]
-  temperatures = ", ".join(f"{t:g}" for t in sorted({m.temperature for m in members}))
-  steps = ", ".join(f"{n:,}" for n in sorted({m.record["steps"] for m in members}))
-  seeds = len({m.record["seed"] for m in members})
-  seconds = sum(row.get("seconds") or 0 for run in every for row in run["timing"])
-  commands = dict.fromkeys(run["environment"].get("command", "") for run in every)
-  sizes = sorted({run["result"]["model"]["parameters"] for run in every})
-  parameters = f"{sizes[0]:,}" + f" to {sizes[-1]:,}" * (len(sizes) > 1)
-  fixed = "" if "train" in data else f"; {data.get('test', 0):,} fixed test examples"
-  rows = {
-    "data": f"{environment.get('data') or data['name']}; {data['classes']} classes{fixed}",
-    "measured on": _sets(sweep),
-    "model": f"{model['name']}, {model['weight_layers']} weight layers, {parameters} parameters",
-    "members": f"{len(members)}: T = {temperatures}; {seeds} seeds; {steps} steps",
-    "command": "; ".join(filter(None, commands)),
-    "machine": _machine(environment),
-    "time": f"{seconds:,.0f} s in {len(every)} program{'s' if len(every) > 1 else ''}",
-    "code": _code(environment),
-  }
-  items = "\n".join(f"<dt>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in rows.items() if v)
-  return f"<dl>\n{items}\n</dl>"
-
-
-def _sets(sweep: Sweep) -> str:
-  """Of which sizes were sets measured, and how many of each?"""
-  found = {}
-  for section in filter(remedies.measured, sweep.sections):
-    n, sets = remedies.sizes(section), remedies.sets(section)
-    counts = {count: [m for m, k in zip(n, sets, strict=True) if k == count] for count in sets}
-    parts = (
-      f"{m[0]:,}{f' to {m[-1]:,}' if len(m) > 1 else ''} items: {count:,} sets of each size"
-      for count, m in counts.items()
-    )
-    found["; ".join(parts)] = None
-  return f"{'; '.join(found)}; the same ones for every seed and remedy" if found else ""
-
-
-def _machine(environment: dict) -> str:
-  devices = environment.get("devices") or []
-  shown = f"{len(devices)} × {devices[0]}" if len(devices) > 1 else "".join(devices)
-  cpus = f"{environment['cpus']} CPUs" if environment.get("cpus") else ""
-  return ", ".join(filter(None, [environment.get("platform"), cpus, shown]))
-
-
-def _code(environment: dict) -> str:
-  git = environment.get("git")
-  version = f"rankbias {environment.get('versions', {}).get('rankbias', '')}".strip()
-  if not git:
-    return version
-  return f"{version}, commit {git['commit'][:12]}" + (" with local changes" * git["dirty"])
-
-
-def _figures(sweep: Sweep, section: Section, index: int) -> list[str]:
+def _study(sweep: Sweep, figures: bool) -> list[str]:
+  """The settings side by side, where there are several."""
+  found = study(sweep)
+  if not found:
+    return []
   parts = []
-  before = sum(len(plots.shown(earlier)) for earlier in sweep.sections[:index])
-  for number, plot in enumerate(plots.shown(section), 1 + before):
-    stem = plots.stem(plot, index)
-    svg = (sweep.folder / "figures" / f"{stem}.svg").read_text(encoding="utf-8")
-    links = " · ".join(f'<a href="figures/{stem}.{k}">{k.upper()}</a>' for k in ("svg", "png"))
-    parts.append(
-      f'<figure id="{stem}">\n{style.inline(svg, f"f{number}", plot.title)}\n'
-      f"<figcaption><b>Figure {number}. {plot.title}.</b> {plots.caption(plot, section)} {links}"
-      "</figcaption>\n</figure>"
-    )
-  return parts
+  if figures and study_figure.panels(found):
+    text = study_figure.caption(found)
+    parts.append(_figure(sweep, study_figure.NAME, study_figure.TITLE, text, 1))
+  parts += study_tables.html_tables(found)
+  return ["<h2>All settings</h2>", *parts] if parts else []
+
+
+def _figures(
+  sweep: Sweep, section: Section, index: int, chosen: tuple[plots.Plot, ...], number: int
+) -> list[str]:
+  return [
+    _figure(sweep, plots.stem(plot, index), plot.title, plots.caption(plot, section), i)
+    for i, plot in enumerate(chosen, number)
+  ]
+
+
+def _figure(sweep: Sweep, stem: str, title: str, caption: str, number: int) -> str:
+  svg = (sweep.folder / "figures" / f"{stem}.svg").read_text(encoding="utf-8")
+  links = " · ".join(f'<a href="figures/{stem}.{k}">{k.upper()}</a>' for k in ("svg", "png"))
+  return (
+    f'<figure id="{stem}">\n{style.inline(svg, f"f{number}", title)}\n'
+    f"<figcaption><b>Figure {number}. {title}.</b> {caption} {links}"
+    "</figcaption>\n</figure>"
+  )
 
 
 def _tables(section: Section) -> list[str]:

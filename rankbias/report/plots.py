@@ -3,9 +3,12 @@
 import pathlib
 from collections.abc import Sequence
 
-from rankbias.report import style
-from rankbias.report.catalogue import PLOTS, Plot
+from rankbias.report import study_figure, style
+from rankbias.report.catalogue import KEPT, PLOTS, Plot
 from rankbias.report.collect import Section, Sweep
+from rankbias.report.study import study
+
+MOST = 4  # settings whose sections stand open and have all figures
 
 
 def caption(plot: Plot, section: Section) -> str:
@@ -29,9 +32,18 @@ def caption(plot: Plot, section: Section) -> str:
   return f"{plot.caption} {mean} over {n} seeds; {shape} from the lowest to the highest seed."
 
 
-def shown(section: Section) -> tuple[Plot, ...]:
-  """The figures that have something to show; of members that all diverged, those of training."""
-  return tuple(plot for plot in PLOTS if plot.needs(section))
+def shown(section: Section, *, few: bool = False) -> tuple[Plot, ...]:
+  """The figures that have something to show; of members that all diverged, those of training.
+
+  Args:
+    few: leaves out those whose story the figure of a study tells, or that are details of one T.
+  """
+  return tuple(plot for plot in PLOTS if (not few or plot.name in KEPT) and plot.needs(section))
+
+
+def is_folded(sweep: Sweep) -> bool:
+  """Tells whether there are so many settings that the figure of the study speaks for them."""
+  return len(sweep.sections) > MOST and study(sweep) is not None
 
 
 def stem(plot: Plot, index: int) -> str:
@@ -39,17 +51,33 @@ def stem(plot: Plot, index: int) -> str:
   return plot.name if index == 0 else f"{plot.name}-{index + 1}"
 
 
-def draw(sweep: Sweep, *, formats: Sequence[str] = ("svg", "png"), redraw: bool = False) -> None:
-  """Draws into <folder>/figures/ what is missing or older than the newest result.json."""
+def draw(
+  sweep: Sweep,
+  *,
+  formats: Sequence[str] = ("svg", "png"),
+  redraw: bool = False,
+  every: bool = False,
+) -> None:
+  """Draws into <folder>/figures/ what is missing or older than the newest result.json.
+
+  Args:
+    every: also of many settings, of which otherwise few figures are drawn.
+  """
   folder = sweep.folder / "figures"
   folder.mkdir(exist_ok=True)
   newest = max((sweep.folder / name / "result.json").stat().st_mtime_ns for name in sweep.runs)
+  chosen = [
+    (folder / stem(plot, index), plot.draw, section)
+    for index, section in enumerate(sweep.sections)
+    for plot in shown(section, few=is_folded(sweep) and not every)
+  ]
+  compared = study(sweep)
+  if compared and study_figure.panels(compared):
+    chosen.insert(0, (folder / study_figure.NAME, study_figure.draw, compared))
   with style.styled():
-    for index, section in enumerate(sweep.sections):
-      for plot in shown(section):
-        path = folder / stem(plot, index)
-        if redraw or any(_is_stale(path, kind, newest) for kind in formats):
-          style.save(plot.draw(section), path, formats)
+    for path, make, subject in chosen:
+      if redraw or any(_is_stale(path, kind, newest) for kind in formats):
+        style.save(make(subject), path, formats)
 
 
 def _is_stale(path: pathlib.Path, kind: str, newest: int) -> bool:

@@ -13,10 +13,10 @@ def record(sweep: Sweep) -> str:
   for name, run in sweep.runs.items():
     lines = "\n".join(f"{field} = {json.dumps(v)}" for field, v in flat(run["config"]).items())
     summary = f"Configuration of <code>{html.escape(name)}</code>"
-    parts.append(_folded(summary, f"<pre>{html.escape(lines)}</pre>"))
+    parts.append(folded(summary, f"<pre>{html.escape(lines)}</pre>"))
   for text, names in _versions(sweep).items():
     of = "" if len(names) == len(sweep.runs) else f" of {', '.join(names)}"
-    parts.append(_folded(f"Versions{html.escape(of)}", f"<pre>{html.escape(text)}</pre>"))
+    parts.append(folded(f"Versions{html.escape(of)}", f"<pre>{html.escape(text)}</pre>"))
   return "\n".join(parts)
 
 
@@ -40,7 +40,7 @@ def _members(sweep: Sweep) -> str:
     rows.append([html.escape(cell) for cell in cells])
   heads = ["T", "seed", "other fields", "learning rate", "steps", "status"]
   heads += ["last training loss (nats)", "run folder"]
-  return _folded(f"Every member ({len(rows)})", tables.rows_as_html(heads, rows))
+  return folded(f"Every member ({len(rows)})", tables.rows_as_html(heads, rows))
 
 
 def _versions(sweep: Sweep) -> dict[str, list[str]]:
@@ -56,5 +56,6 @@ def _versions(sweep: Sweep) -> dict[str, list[str]]:
   return found
 
 
-def _folded(summary: str, content: str) -> str:
+def folded(summary: str, content: str) -> str:
+  """A part of the page that opens when asked."""
   return f"<details><summary>{summary}</summary>\n{content}\n</details>"

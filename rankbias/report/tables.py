@@ -134,11 +134,14 @@ def cell(values: np.ndarray, column: Column, expected: int) -> str:
   mean, sd, n = statistics(values)
   if mean is None:
     return "–"
-  decimals = column.decimals
+  text = number(mean, sd if column.spread else None, column.decimals)
+  return text + (f" <b>({n} of {expected})</b>" if n < expected else "")
+
+
+def number(mean: float, spread: float | None, decimals: int | None) -> str:
+  """mean ± spread, as HTML; decimals None: three significant digits of the mean."""
   if decimals is None:
     size = int(np.floor(np.log10(abs(mean)))) if mean else 0
     decimals = max(0, 2 - size)
   text = f"{mean:,.{decimals}f}"
-  if column.spread and sd is not None:
-    text += f" <span>± {sd:,.{decimals}f}</span>"
-  return text + (f" <b>({n} of {expected})</b>" if n < expected else "")
+  return text if spread is None else f"{text} <span>± {spread:,.{decimals}f}</span>"

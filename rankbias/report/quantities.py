@@ -1,0 +1,155 @@
+"""What one number says about a trained network: the quantities that a study compares."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rankbias.report.collect import PERPLEXITY, Member
+
+
+class Quantity(NamedTuple):
+  """A number of a member, how it is called and how it is shown."""
+
+  key: str  # in study.csv
+  title: str  # of a panel and of a column
+  get: Callable[[Member], float | None]
+  decimals: int | None = 2  # None: three significant digits of the mean
+  log: bool = False  # its axis
+  limits: tuple[float, float] = (-np.inf, np.inf)  # values it cannot exceed
+  says: str = ""  # what it is, for the caption, in HTML
+
+
+def _entry(*path: str, times: float = 1.0) -> Callable[[Member], float | None]:
+  def get(member: Member) -> float | None:
+    value = member.found(*path)
+    return None if value is None else times * value
+
+  return get
+
+
+def _of_last_hidden(*path: str, ending: tuple[str, ...] = ()) -> Callable[[Member], Any]:
+  return lambda m: m.found(*path, m.last_hidden, *ending) if m.last_hidden else None
+
+
+def alignment(member: Member) -> float | None:
+  """The mean over all kernels of their alignment with what comes in, at the last measurement."""
+  last = member.rows[-1] if member.rows else {}
+  found = [v for k, v in last.items() if k.endswith(":alignment") and v is not None]
+  return float(np.mean(found)) if found else None
+
+
+SHARE = (0.0, 1.0)
+PERCENT = (0.0, 100.0)
+RANK = "Rank: eigenvalues of the covariance above 10<sup>−3</sup> of the largest."
+
+GROUPS = {
+  "Rank, norm and geometry": (
+    Quantity(
+      "last_hidden_covariance_rank",
+      "rank, last hidden layer",
+      lambda m: m.rank(m.last_hidden, "covariance_rank"),
+      1,
+      True,
+      says=RANK,
+    ),
+    Quantity(
+      "logits_covariance_rank",
+      "rank, logits",
+      lambda m: m.rank("logits", "covariance_rank"),
+      1,
+      True,
+      says=RANK,
+    ),
+    Quantity(
+      "tempered_mean_norm",
+      "logits norm ‖z‖ / T",
+      lambda m: m.norm("tempered_mean_norm"),
+      None,
+      True,
+    ),
+    Quantity(
+      "alignment",
+      "alignment",
+      alignment,
+      limits=SHARE,
+      says="Alignment of kernels with what comes in: a mean over all of them.",
+    ),
+    Quantity(
+      "nc1",
+      "NC1, last hidden layer",
+      _of_last_hidden("collapse", "layers", ending=("nc1",)),
+      None,
+      True,
+      says="NC1: spread within classes over that between them; 0 is collapse.",
+    ),
+    Quantity(
+      "ortho_dev",
+      "OrthoDev, last hidden layer",
+      _of_last_hidden("collapse", "layers", ending=("ortho_dev",)),
+      limits=SHARE,
+      says="OrthoDev: mean absolute cosine of the mean of other data with the class means; 0 is "
+      "orthogonal.",
+    ),
+  ),
+  "Accuracy, transfer and calibration": (
+    Quantity("train_accuracy", "train accuracy (%)", lambda m: m.accuracy("train"), limits=PERCENT),
+    Quantity("test_accuracy", "test accuracy (%)", lambda m: m.accuracy("test"), limits=PERCENT),
+    Quantity("valid_perplexity", "perplexity, valid", _entry(PERPLEXITY, "valid")),
+    Quantity("test_perplexity", "perplexity, test", _entry(PERPLEXITY, "test")),
+    Quantity(
+      "effective_depth",
+      "effective depth",
+      _entry("probe", "effective_depth", "0.95"),
+      limits=SHARE,
+      says="Effective depth: the share of hidden layers after which a linear probe has 95 % of the "
+      "last one's accuracy.",
+    ),
+    Quantity(
+      "ood_probe_accuracy",
+      "probe of other data (%)",
+      lambda m: _entry("probe", "ood", m.last_hidden, "test", times=100)(m),
+      limits=PERCENT,
+      says="Probe of other data: accuracy of a linear classifier on the last hidden layer.",
+    ),
+    Quantity(
+      "ood_drop",
+      "OOD probe drop",
+      _entry("probe", "ood_drop"),
+      limits=SHARE,
+      says="OOD probe drop: the share of the best layer's accuracy on other data that the last "
+      "hidden layer has lost.",
+    ),
+    Quantity(
+      "ece",
+      "calibration error",
+      _entry("calibration", "before", "ece"),
+      3,
+      limits=SHARE,
+      says="Calibration error: ECE with bins of equal width, as trained.",
+    ),
+    Quantity(
+      "relative_temperature",
+      "temperature of the fit",
+      _entry("calibration", "relative_temperature"),
+      2,
+      True,
+      says="Temperature of the fit: the factor on T that calibrates the network best.",
+    ),
+  ),
+}
+QUANTITIES = tuple(quantity for group in GROUPS.values() for quantity in group)
+FIGURE = (  # the panels, in their order; the table and study.csv have all quantities
+  "last_hidden_covariance_rank",
+  "logits_covariance_rank",
+  "tempered_mean_norm",
+  "test_accuracy",
+  "valid_perplexity",
+  "effective_depth",
+  "ood_drop",
+  "ood_probe_accuracy",
+  "ece",
+  "alignment",
+  "nc1",
+  "ortho_dev",
+)
