@@ -114,6 +114,8 @@ def check_probe(options: dict[str, Any]) -> None:
     raise ValueError(f"evaluate.probe.method={method!r} is unknown; use {' or '.join(METHODS)}")
   if not len(strengths) or min(strengths) <= 0:
     raise ValueError(f"evaluate.probe.strengths={list(strengths)}: give numbers above 0")
+  if not options.get("learning_rate", 1.0) > 0:
+    raise ValueError(f"evaluate.probe.learning_rate={options['learning_rate']} must be above 0")
 
 
 def chosen_layers(known: Sequence[str], layers: Sequence[str] | None) -> list[str]:

@@ -168,6 +168,7 @@ def test_a_config_is_refused_before_training():
     ({"method": "sgd"}, "digits", "method='sgd' is unknown"),
     ({"epoch": 3}, "digits", r"evaluate\.probe\.epoch is unknown; use method, layers"),
     ({"images": 0}, "digits", "must be at least 1"),
+    ({"learning_rate": -0.1}, "digits", r"learning_rate=-0\.1 must be above 0"),
     ({}, "ptb", r"evaluate\.probe needs data\.name a set of images, and it is ptb"),
   ):
     with pytest.raises(ValueError, match=message):
