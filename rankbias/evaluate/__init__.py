@@ -20,6 +20,7 @@ from rankbias.evaluate.held_out import held_out
 from rankbias.evaluate.linear_maps import kernel_names
 from rankbias.evaluate.log_probability_rank import log_probability_rank
 from rankbias.evaluate.mechanism import Mechanism, check_alignment, measure_mechanism
+from rankbias.evaluate.ood import check_detectors, ood
 from rankbias.evaluate.perplexity import perplexity
 from rankbias.evaluate.predictor import OOD, Predictor
 from rankbias.evaluate.probe import check_probe, probe
@@ -42,6 +43,7 @@ EVALUATIONS = {
   "probe": probe,
   "collapse": collapse,
   "compress": compress,
+  "ood": ood,
 }
 COMPARISONS = {"cka": cka}  # of all members of a program: f(predictors, source, **options)
 KNOWN = EVALUATIONS | COMPARISONS
@@ -51,7 +53,7 @@ COUNTS = ("sizes",)  # options that hold several counts
 TEXTS = ("ptb", "wikitext2", "tiny_shakespeare")  # data that are one stream of tokens
 NO_IMAGES = (*TEXTS, "clrs_text", "max_retrieval", "dirichlet")
 # Evaluations that need labels of the head's classes.
-LABELLED = ("uncertainty", "calibration", "collapse")
+LABELLED = ("uncertainty", "calibration", "collapse", "ood")
 STREAMED = ("perplexity", "log_probability_rank")  # evaluations of a whole stream
 # What a field of the config must be for an evaluation, in words and as a test.
 NEEDS = {
@@ -59,7 +61,7 @@ NEEDS = {
   "retrieval": ("model.name", "'set_attention'", lambda name: name == "set_attention"),
   "exact_match": ("data.name", "'clrs_text'", lambda name: name == "clrs_text"),
   **dict.fromkeys(
-    ("probe", "collapse", "compress"),
+    ("probe", "collapse", "compress", "ood"),
     ("data.name", "a set of images", lambda name: name not in NO_IMAGES),
   ),
   "bottleneck": ("data.name", "'dirichlet'", lambda name: name == "dirichlet"),
@@ -87,6 +89,7 @@ __all__ = [
   "log_probability_rank",
   "measure_layers",
   "measure_mechanism",
+  "ood",
   "ood_drop",
   "perplexity",
   "probe",
@@ -118,6 +121,8 @@ def check_options(chosen: Mapping[str, Mapping[str, Any]], fields: Mapping[str, 
       )
     if name in STREAMED:
       check_context(f"evaluate.{name}", options, fields)
+    if name == "ood":
+      check_detectors(options.get("detectors"))
     if name == "probe":
       check_probe(options)
     if name == "compress":

@@ -27,7 +27,7 @@ def test_public_code_finds_the_same(bins):
 
 
 def test_confidences_on_edges_stay_below_them_in_both_precisions():
-  """Public code with these bins finds 0.2167 or, in float32, 0.35: its edges are rounded sums."""
+  """Public code with these bins reads logits: it finds 0.2167 and, in float32, 0.35."""
   p, labels = GOLDEN["edges/probs"], GOLDEN["edges/labels"]
   expected = float(GOLDEN["edges/ece_gpleiss_bins10_from_logp"][0])
   for wide in (False, True):
