@@ -55,7 +55,8 @@ class ResNet(nn.Module):
   Attributes:
     stage_sizes: blocks per stage: (2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) is ResNet-34.
     width: channels of the stem and of the first stage.
-    norm: "batch", "layer" or "none", after every convolution.
+    norm: "batch", "layer" or "none", after every convolution. Without one the residual stream
+      starts larger from block to block, about 9 times the stem's at the end of ResNet-18.
     dropout: the probability with which a feature is dropped, inside every block, when keys are
       given.
     axis_name: the mapped axis over which "batch" shares its statistics.
