@@ -25,7 +25,7 @@ WIRING = {
   "sweep": BELOW | {"network", "experiment"},
   "command": {"config"},
   "launch": BELOW | {"program", "record", "experiment", "sweep", "report"},
-  "surgery": {"models", "evaluate", "train"},
+  "surgery": {"network", "evaluate", "train", "runs", "config"},
 }
 ARROWS = {"__init__": set(), **GROUND, **BUILT, **WIRING, "configs": {"config"}}
 DOORS = {"experiments", "colabs", "benchmarks", "examples"}
