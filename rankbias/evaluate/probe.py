@@ -17,7 +17,7 @@ from rankbias.evaluate.linear_probes import (
 from rankbias.evaluate.predictor import OOD, Predictor
 from rankbias.evaluate.spectra import layer_names
 
-STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 THRESHOLDS = (0.95, 0.99)
 METHODS = ("ridge", "adam")
 
@@ -48,8 +48,7 @@ def probe(
       of the training rows (`linear_probes.fit_ridge`); "adam" is softmax regression with the
       published protocol (`linear_probes.fit_adam`).
     layers: names of layers, "logits" among them; None for all.
-    strengths: of the ridge, in units of the mean variance direction, tr(S) / d; of equals the
-      strongest is chosen.
+    strengths: of the ridge, in units of the mean variance direction, tr(S) / d.
     epochs, batch_size, learning_rate: of Adam.
 
   Returns:
@@ -68,7 +67,7 @@ def probe(
   names = chosen_layers(layer_names(predictor, source.splits["train"]["x"][:1]), layers)
   view = make_view(predictor, names, max_features)
   adam = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-  own = {"strengths": sorted(strengths, reverse=True)} if method == "ridge" else adam
+  own = {"strengths": sorted(strengths)} if method == "ridge" else adam
   tasks = {"id": ("train", "test", source.num_classes)}
   if OOD[0] in source.splits:
     tasks["ood"] = (*OOD, source.ood_classes)

@@ -28,7 +28,7 @@ from rankbias.rank.measures import (
 from rankbias.rank.monitor import RankMonitor
 from rankbias.rank.output_width import OutputWidth, width_from_outputs
 from rankbias.rank.power_law import PowerLaw, alpha_req, power_law
-from rankbias.rank.ridge import LinearMap, ridge
+from rankbias.rank.ridge import LinearMap, ridge, squared_error
 from rankbias.rank.similarity import hsic, linear_cka, rbf_cka
 from rankbias.rank.spectrum import default_method, singular_values
 from rankbias.rank.streaming import (
@@ -80,6 +80,7 @@ __all__ = [
   "spectrum_init",
   "spectrum_merge",
   "spectrum_update",
+  "squared_error",
   "stable_rank",
   "width_from_outputs",
 ]

@@ -78,6 +78,37 @@ def ridge(state: State, strengths: Real[ArrayLike, "s"], *, targets: int) -> Lin
     return LinearMap(mean.astype(dtype), kernel.astype(dtype), bias.astype(dtype))
 
 
+@jax.jit
+def squared_error(state: State, maps: LinearMap) -> Float[Array, "s"]:
+  """Sums |y - map(x)|^2 over the rows that a state has seen, for the maps of `ridge`.
+
+  From sums alone: with M = [-W; I], S the centred sums of the rows (x, y) and e the error at their
+  mean, tr(M^T S M) + n |e|^2. So a strength can be chosen on rows that were not kept.
+
+  Args:
+    state: of rows as those that the maps were found from; best of others.
+
+  Example: ridge(a, strengths, targets=k).kernel[jnp.argmin(squared_error(b, maps))].
+  Source: Hastie, Tibshirani & Friedman 2009, section 7.10 (a held-out part).
+  """
+  checked_state(state)
+  d = maps.mean.shape[-1]
+  with double_precision() if isinstance(state, GramState) else nullcontext():
+    dtype = state.mean.dtype
+    mean, kernel, bias = (leaf.astype(dtype) for leaf in maps)
+
+    def error(kernel):
+      difference = jnp.concatenate([-kernel, jnp.eye(kernel.shape[1], dtype=dtype)])
+      away = state.mean[d:] - bias - product((state.mean[:d] - mean)[None, :], kernel)[0]
+      if isinstance(state, FactorState):
+        around = jnp.sum(jnp.square(product(state.factor, difference)))
+      else:
+        around = jnp.sum(difference * product(state.scatter, difference))
+      return around + state.count * jnp.sum(jnp.square(away))
+
+    return jax.vmap(error)(kernel).astype(jnp.result_type(maps.kernel))
+
+
 def _directions(state, d):
   """Returns e [d] and V [d, d] of S, V^T C [d, k], and which e are more than rounding."""
   noise = d * jnp.finfo(state.mean.dtype).eps

@@ -57,17 +57,22 @@ def predictor():
 def ridge_by_hand(train, test, classes):
   """Accuracies on both and the strength, of {"x": [n, d], "y"}."""
 
-  def right(x, y, strength, on):
+  def answers(x, y, strength, on):
     unit = np.sum((x - x.mean(0)) ** 2) / x.shape[1]
     fit = Ridge(alpha=strength * unit + (unit == 0), solver="svd").fit(x, np.eye(classes)[y])
-    return np.mean(fit.predict(on["x"]).argmax(1) == on["y"])
+    return fit.predict(on["x"])
+
+  def error(strength):
+    return np.sum((answers(kept["x"], kept["y"], strength, own) - np.eye(classes)[own["y"]]) ** 2)
+
+  def right(on):
+    return np.mean(answers(train["x"], train["y"], best, on).argmax(1) == on["y"])
 
   held = np.zeros(len(train["y"]), bool)
   held[np.random.default_rng(0).permutation(len(held))[::HELD_OUT]] = True
   own, kept = ({key: a[rows] for key, a in train.items()} for rows in (held, ~held))
-  grid = sorted(STRENGTHS, reverse=True)
-  best = grid[np.argmax([right(kept["x"], kept["y"], s, own) for s in grid])]
-  return [right(train["x"], train["y"], best, on) for on in (train, test)], best
+  best = min(sorted(STRENGTHS), key=error)
+  return [right(train), right(test)], best
 
 
 def test_a_ridge_is_that_of_scikit_learn_on_every_layer(predictor):

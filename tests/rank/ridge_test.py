@@ -93,6 +93,16 @@ def test_parts_merge_to_the_whole():
     np.testing.assert_allclose(leaf, other, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["gram", "qr"])
+def test_the_error_on_other_rows_comes_from_their_sums(method):
+  (x, y), (other, targets) = problem(6), problem(6, seed=3)
+  maps = rank.ridge(state_of(x, y, method), STRENGTHS, targets=K)
+  found = rank.squared_error(state_of(other + 1, targets, method), maps)
+  expected = np.sum((predictions(maps, other + 1) - targets[None]) ** 2, axis=(1, 2))
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+  assert found.dtype == jnp.float32
+
+
 def test_members_under_vmap_are_as_one_by_one():
   xs, ys = (np.stack(a) for a in zip(*[problem(r, seed=r) for r in (3, 12)], strict=True))
   rows = np.concatenate([xs, ys], -1)
