@@ -4,6 +4,7 @@ Columns "<layer>:<measure>" of one measurement, beside those of `measure_layers`
 kernel, "layer3" or "head/linear", where there it is an activation, "layer3/relu".
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -45,10 +46,14 @@ def measure_alignment(predictor: Predictor, x: Any, *, k: int) -> dict[str, Any]
   maps, logits = linear_maps(predictor, x)
   kernels, inputs = zip(*maps.values(), strict=True)
   parts = rank.growth(kernels, inputs, logits)._asdict()
-  row = {}
+  row, alike = {}, {}
   for i, (layer, (kernel, incoming)) in enumerate(maps.items()):
-    row[f"{layer}:alignment"] = rank.alignment(kernel, incoming, k=k)
     row |= {f"{layer}:log_{name}": values[i] for name, values in parts.items()}
+    alike.setdefault((kernel.shape, incoming.shape), []).append(layer)
+  for layers in alike.values():  # those of one shape compile once
+    stacks = (jnp.stack(own) for own in zip(*(maps[layer] for layer in layers), strict=True))
+    values = jax.vmap(partial(rank.alignment, k=k))(*stacks)
+    row |= {f"{layer}:alignment": values[i] for i, layer in enumerate(layers)}
   return row
 
 

@@ -111,12 +111,11 @@ def growth(
       f"{len(kernels)} kernels and {len(inputs)} inputs: give one input to each of the kernels."
     )
   pairs = [_checked(kernel, x) for kernel, x in zip(kernels, inputs, strict=True)]
-  norms = [jnp.log(_top(a, method)) for a in (*(x for _, x in pairs), jnp.asarray(output))]
-  rows = []
-  for (kernel, x), before, after in zip(pairs, norms, norms[1:], strict=False):
-    weight, product = (jnp.log(_top(a, method)) for a in (kernel, _matmul(x, kernel)))
-    rows.append((weight, product - weight - before, after - product))
-  return Growth(*(jnp.stack(column) for column in zip(*rows, strict=True)))
+  own, products = [kernel for kernel, _ in pairs], [_matmul(x, kernel) for kernel, x in pairs]
+  states = [*(x for _, x in pairs), jnp.asarray(output)]
+  logs = jnp.log(jnp.stack(_tops([*own, *products, *states], method)))
+  weights, products, states = jnp.split(logs, [len(pairs), 2 * len(pairs)])
+  return Growth(weights, products - weights - states[:-1], states[1:] - products)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -134,6 +133,18 @@ def _directions(matrix, k, method):
 
 def _top(matrix, method):
   return singular_values(matrix, method=method)[0]
+
+
+def _tops(matrices, method):
+  """The top singular value of each; those of one shape are stacked, so that they compile once."""
+  alike, found = {}, [None] * len(matrices)
+  for i, matrix in enumerate(matrices):
+    alike.setdefault((matrix.shape, matrix.dtype), []).append(i)
+  for places in alike.values():
+    values = singular_values(jnp.stack([matrices[i] for i in places]), method=method)
+    for i, own in zip(places, values, strict=True):
+      found[i] = own[0]
+  return found
 
 
 def _matmul(a, b):
