@@ -20,6 +20,7 @@ VARIANTS = {
   "bottleneck_dirichlet": ["every", "small", "long"],
   "rank_by_temperature": ["lm", "lm,smoke", "cifar100", "cifar10,vit", "cifar10,vgg,smoke"],
   "rank_by_normalisation": ["cifar10,resnet18", "fashion_mnist"],
+  "ood_by_temperature": ["cifar10", "fashion_mnist"],
   "attention_temperature": ["cifar10"],
 }
 CASES = [(path, arg) for path in FILES for arg in ["", "smoke", *VARIANTS.get(path.stem, [])]]

@@ -1,0 +1,35 @@
+"""What does the temperature cost and buy on data of another distribution?
+
+Claim: a high temperature makes linear probes of the last layer worse on other data, and the
+detection of other data better, at about the same accuracy on its own (Masarczyk et al. 2025,
+arXiv:2506.01562, as reviewers report it).
+
+  python experiments/main.py --config=configs/ood_by_temperature.py
+  python experiments/main.py --config=configs/ood_by_temperature.py:cifar10
+
+trains the digits' MLP (8 layers of 256) on the digits 0 to 7 at T = 1, 10, 100 and 1000, five
+seeds; 8 and 9 are the other data. Linear probes of every layer on both, how well scores tell them
+apart with Z and with Z / T, calibration, and neural collapse. With `cifar10` the other data are the
+test images of CIFAR-100, four fifths of which train probes, and the other way round; with
+`fashion_mnist` those of MNIST. Other data and networks are variants, `cifar10`, `cifar100` or
+`fashion_mnist` and `vit`, `resnet18` or `vgg`, as in `:cifar10,resnet18` (the last two are for an
+accelerator); three seeds there. `smoke` ends in seconds.
+"""
+
+from rankbias.config import product
+from rankbias.config.studies import PROBE, seeds, study, temperatures
+
+
+def get_config(arg=""):
+  """Variants: cifar10, cifar100, fashion_mnist; vit, resnet18, vgg; smoke ends in seconds."""
+  c, _ = study("ood_by_temperature", arg, foreign=True)
+  c.evaluate.probe = PROBE
+  c.evaluate.ood = {}
+  c.evaluate.calibration = {}
+  c.evaluate.collapse = {}
+  return c
+
+
+def sweep(config):
+  """Every temperature."""
+  return product({"temperature": temperatures(config), "seed": seeds(config)})
