@@ -22,7 +22,7 @@ def get_config(arg=""):
   """Variants: cifar10, cifar100, fashion_mnist; vit, resnet18, vgg; smoke ends in seconds."""
   c, _ = study("compression_by_temperature", arg)
   c.evaluate.probe = PROBE
-  c.evaluate.compress = {}
+  c.evaluate.compress = {"cuts": True}
   return c
 
 
