@@ -1,7 +1,8 @@
 """Evaluations: one question about a trained network a file, seen only through a `Predictor`.
 
 An evaluation is `f(predictor, source, *, others={}, **options) -> {name: number, array or dict}`,
-written for one member.
+written for one member. What compares the members of a program is in `COMPARISONS`: `f(predictors,
+source, **options)`, with None for a member that diverged, once a program.
 """
 
 import inspect
