@@ -67,9 +67,11 @@ def ood(
   seen = [outputs(predictor, source, name, images=images) for name in splits]
   mixture = _is_mixture(seen[0])
   names = _possible(predictor, seen[0], mixture, detectors)
-  found = {}
+  found, both = {}, [("", True), (UNTEMPERED, False)]
+  if float(predictor.temperature) == 1:  # Z / T is Z
+    del both[1]
   with double_precision() if delivers_float64() else nullcontext():
-    for suffix, tempered in (("", True), (UNTEMPERED, False)):
+    for suffix, tempered in both:
       views = [_view(predictor, o, tempered, mixture) for o in seen]
       head = _head(predictor, tempered)
       for name in names:
@@ -78,9 +80,11 @@ def ood(
     sweep = _by_dimension(*(features for features, _ in views), seen[0].logits.shape[1])
     orthogonality = float(rank.ortho_dev(_class_means(seen[0]), views[2][0].mean(0)))
   if ODIN in names:
-    for suffix, tempered in (("", True), (UNTEMPERED, False)):
+    for suffix, tempered in both:
       own = (_odin_scores(predictor, source.splits[s], images, tempered) for s in splits[1:])
       found[ODIN + suffix] = detection(*own)
+  if len(both) == 1:
+    found |= {n + UNTEMPERED: found[n] for n in names if n == ODIN or DETECTORS[n].scale_matters}
   return {"ood": found, "ortho_dev": orthogonality, "neco_by_dimension": sweep}
 
 

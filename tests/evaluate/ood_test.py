@@ -140,6 +140,17 @@ def test_a_network_that_says_the_same_of_everything_is_a_coin(foreign):
   assert np.isnan(found["ortho_dev"])
 
 
+def test_at_a_temperature_of_one_both_are_the_same(foreign):
+  one = foreign.predictor._replace(temperature=1.0)
+  found = ood(one, foreign.source, images=600)["ood"]
+  tempered = ood(foreign.predictor, foreign.source, images=600)["ood"]
+  assert found.keys() == tempered.keys()
+  for name in BOTH:
+    assert found[name] == found[f"{name}_untempered"]
+    for measure, value in tempered[f"{name}_untempered"].items():
+      assert found[name][measure] == pytest.approx(value, abs=2e-3), (name, measure)
+
+
 def test_the_same_data_twice_cannot_be_told_apart(foreign):
   found = ood(foreign.predictor, foreign.source, images=600, ood_split="test")["ood"]
   assert {measures["auroc"] for measures in found.values()} == {0.5}
