@@ -25,7 +25,7 @@ def rank(section: Section) -> Figure:
   looks = style.looks(list(range(len(MEASURES)))).values()
   for ax, layer in zip(axes[0], layers, strict=True):
     for look, (measure, label) in zip(looks, MEASURES.items(), strict=True):
-      _mean_and_bars(ax, section, _rank_of(layer, measure), {**look, "label": label})
+      mean_and_bars(ax, section, _rank_of(layer, measure), {**look, "label": label})
     ax.set_title(style.layer_title(layer), pad=22 if section.diverged() else None)
   for ax in axes[0]:
     style.log_axis(ax, "rank (dimensions)")
@@ -43,10 +43,10 @@ def accuracy(section: Section) -> Figure:
   left, right = axes[0]
   dark, light, _ = style.looks([0, 1, 2]).values()
   for split, look in (("train", dark), ("test", light)):
-    _mean_and_bars(left, section, _accuracy_of(split), {**look, "label": f"{split} accuracy"})
+    mean_and_bars(left, section, _accuracy_of(split), {**look, "label": f"{split} accuracy"})
   left.set_ylabel("accuracy (%)")
   left.margins(y=0.08)
-  _mean_and_bars(right, section, lambda m: m.record["step_99"], {**dark, "label": "reached"})
+  mean_and_bars(right, section, lambda m: m.record["step_99"], {**dark, "label": "reached"})
   _mark_never(right, section)
   style.log_axis(right, "step of 99 % train accuracy")
   for ax in (left, right):
@@ -57,7 +57,7 @@ def accuracy(section: Section) -> Figure:
   return figure
 
 
-def _mean_and_bars(ax: Axes, section: Section, get: Callable, look: dict) -> None:
+def mean_and_bars(ax: Axes, section: Section, get: Callable, look: dict) -> None:
   """Mean over seeds against T; the bar goes from the lowest to the highest seed."""
   values = {t: section.values(t, get) for t in section.temperatures}
   points = [(t, v.mean(), v.min(), v.max()) for t, v in values.items() if len(v)]
@@ -96,3 +96,32 @@ def _rank_of(layer: str, measure: str) -> Callable[[Member], float | None]:
 
 def _accuracy_of(split: str) -> Callable[[Member], float | None]:
   return lambda m: m.accuracy(split)
+
+
+FIGURES = (  # of `plots.PLOTS`
+  {
+    "name": "rank",
+    "title": "Rank against temperature",
+    "draw": rank,
+    "caption": "Rank of the last hidden layer and of the logits after training, by five "
+    "definitions. "
+    "Covariance rank: eigenvalues of the covariance above 10<sup>−3</sup> of the largest "
+    "(centred). Numerical rank: singular values above 10<sup>−3</sup> of the largest. Effective "
+    "rank: exponential of the entropy of the normalised singular values. Stable rank: "
+    "‖·‖<sub>F</sub>² / σ<sub>1</sub>². Participation ratio: (Σσ²)² / Σσ⁴. Dotted: one less than "
+    "the number of classes <i>C</i>.",
+    "spread": "bars",
+    "needs": lambda section: section.has("ranks"),
+  },
+  {
+    "name": "accuracy",
+    "title": "Accuracy and speed",
+    "draw": accuracy,
+    "caption": "Train and test accuracy after training, and the end of the first epoch whose "
+    "images were at "
+    "least 99 % right when visited. An open triangle: some members never got there. A cross above "
+    "a temperature: how many of its members diverged.",
+    "spread": "bars",
+    "needs": lambda section: section.has("train", "test"),
+  },
+)

@@ -8,19 +8,39 @@ from rankbias.report import (
   against,
   answers,
   bottleneck,
+  collapse,
+  compression,
   dispersion,
+  foreign,
   heatmaps,
   language,
+  mechanism,
+  reliability,
   remedies,
   retrieval,
+  similarity,
   spectra,
   style,
   training,
+  transfer,
 )
 from rankbias.report.collect import ANSWERS, BOTTLENECK, RETRIEVAL, Section
 
 # Of a setting among many: what its line in the figure of the study does not tell.
-KEPT = ("layers", "training")
+KEPT = ("layers", "probes", "collapse", "training", "growth", "detection", "compression")
+
+OF_TEMPERATURE = (
+  against,
+  spectra,
+  transfer,
+  foreign,
+  collapse,
+  training,
+  mechanism,
+  similarity,
+  reliability,
+  compression,
+)
 
 
 class Plot(NamedTuple):
@@ -30,16 +50,13 @@ class Plot(NamedTuple):
   title: str
   draw: Callable[[Section], style.Figure]
   caption: str
-  spread: str  # "bars", "bands", "geometric" (bands), "lines" of each seed or "" for one seed
+  # "bars", "bands", "geometric" (bands), a key of `plots.SPREADS`, or "" for one seed.
+  spread: str
   needs: Callable[[Section], bool]  # whether there is something to show
 
 
 def _has(*entries: str) -> Callable[[Section], bool]:
   return lambda section: section.has(*entries)
-
-
-def _was_trained(section: Section) -> bool:
-  return any(m.rows for m in section.members)
 
 
 def _heat_map(column: str, title: str, text: str) -> Plot:
@@ -159,77 +176,5 @@ PLOTS = (
     _has(BOTTLENECK),
   ),
   *(Plot(**own) for own in language.FIGURES),
-  Plot(
-    "rank",
-    "Rank against temperature",
-    against.rank,
-    "Rank of the last hidden layer and of the logits after training, by five definitions. "
-    "Covariance rank: eigenvalues of the covariance above 10<sup>−3</sup> of the largest "
-    "(centred). Numerical rank: singular values above 10<sup>−3</sup> of the largest. Effective "
-    "rank: exponential of the entropy of the normalised singular values. Stable rank: "
-    "‖·‖<sub>F</sub>² / σ<sub>1</sub>². Participation ratio: (Σσ²)² / Σσ⁴. Dotted: one less than "
-    "the number of classes <i>C</i>.",
-    "bars",
-    _has("ranks"),
-  ),
-  Plot(
-    "layers",
-    "Rank by layer",
-    spectra.by_layer,
-    "Rank of every measured layer in forward order, the logits last, for each temperature.",
-    "bands",
-    _has("ranks"),
-  ),
-  Plot(
-    "spectra",
-    "Singular values",
-    spectra.singular_values,
-    "Singular values divided by the largest. Above: of the matrix as it is, which numerical, "
-    "effective and stable rank and participation ratio describe. Below: of the centred matrix, "
-    "which covariance rank describes. The values above the dotted line are the ones the rank "
-    "counts: 10<sup>−3</sup> of σ<sub>1</sub>, and 10<sup>−3</sup> of λ<sub>1</sub> = "
-    "σ<sub>1</sub>². Values below 2·10<sup>−8</sup> are rounding and not shown.",
-    "geometric",
-    _has("ranks"),
-  ),
-  Plot(
-    "training",
-    "Logits norm and rank through training",
-    training.norm_and_rank,
-    "Mean Euclidean norm of a row of logits, as it is and divided by <i>T</i>, and the covariance "
-    "rank, on fixed examples. The step axis is logarithmic from 1 on; 0 is the "
-    "initialisation. A thin line that ends in a cross is a member that diverged.",
-    "bands",
-    _was_trained,
-  ),
-  Plot(
-    "singular_values",
-    "Singular values of the logits through training",
-    training.singular_values,
-    "The singular values of the logits matrix on fixed examples, the largest darkest "
-    f"(at most {training.LINES}, evenly on a logarithmic scale of the index), one panel per "
-    "temperature. Dotted: 10<sup>−3</sup> of the largest, below which numerical rank does not "
-    "count.",
-    "",
-    _was_trained,
-  ),
-  Plot(
-    "accuracy",
-    "Accuracy and speed",
-    against.accuracy,
-    "Train and test accuracy after training, and the end of the first epoch whose images were at "
-    "least 99 % right when visited. An open triangle: some members never got there. A cross above "
-    "a temperature: how many of its members diverged.",
-    "bars",
-    _has("train", "test"),
-  ),
-  Plot(
-    "tolerance",
-    "The definition decides",
-    spectra.tolerance,
-    "Rank against the tolerance that defines it, for each temperature: eigenvalues of the "
-    "covariance above, singular values below. Dotted: the tolerance used in the other figures.",
-    "bands",
-    _has("tolerance"),
-  ),
+  *(Plot(**own) for module in OF_TEMPERATURE for own in module.FIGURES),
 )

@@ -10,6 +10,13 @@ from rankbias.report.study import study
 
 MOST = 4  # settings whose sections stand open and have all figures
 
+SPREADS = {  # how captions end; others name bars or bands
+  "lines": "{} seeds.",
+  "pairs": "{} seeds.",
+  "pooled": "{} seeds together.",
+  "dots": "Mean over {} seeds.",
+}
+
 
 def caption(plot: Plot, section: Section) -> str:
   """The plot's caption with how many seeds there are and what their spread is."""
@@ -25,8 +32,8 @@ def caption(plot: Plot, section: Section) -> str:
   if counts == [1]:
     return f"{plot.caption} One seed{each}, hence no spread."
   n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-  if plot.spread == "lines":
-    return f"{plot.caption} {n} seeds."
+  if plot.spread in SPREADS:
+    return f"{plot.caption} {SPREADS[plot.spread].format(n)}"
   mean = "Geometric mean" if plot.spread == "geometric" else "Mean"
   shape = "bars" if plot.spread == "bars" else "bands"
   return f"{plot.caption} {mean} over {n} seeds; {shape} from the lowest to the highest seed."

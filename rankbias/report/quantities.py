@@ -1,7 +1,7 @@
 """What one number says about a trained network: the quantities that a study compares."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,10 +28,6 @@ def _entry(*path: str, times: float = 1.0) -> Callable[[Member], float | None]:
   return get
 
 
-def _of_last_hidden(*path: str, ending: tuple[str, ...] = ()) -> Callable[[Member], Any]:
-  return lambda m: m.found(*path, m.last_hidden, *ending) if m.last_hidden else None
-
-
 def alignment(member: Member) -> float | None:
   """The mean over all kernels of their alignment with what comes in, at the last measurement."""
   last = member.rows[-1] if member.rows else {}
@@ -39,9 +35,16 @@ def alignment(member: Member) -> float | None:
   return float(np.mean(found)) if found else None
 
 
+def orthogonality(member: Member) -> float | None:
+  """OrthoDev of the last hidden layer, from whichever evaluation found it."""
+  value = member.found("collapse", "layers", member.last_hidden, "ortho_dev")
+  return member.record.get("ortho_dev") if value is None else value
+
+
 SHARE = (0.0, 1.0)
 PERCENT = (0.0, 100.0)
 RANK = "Rank: eigenvalues of the covariance above 10<sup>−3</sup> of the largest."
+OOD = "AUROC: of the detection of other data, by logits divided by <i>T</i>."
 
 GROUPS = {
   "Rank, norm and geometry": (
@@ -78,7 +81,7 @@ GROUPS = {
     Quantity(
       "nc1",
       "NC1, last hidden layer",
-      _of_last_hidden("collapse", "layers", ending=("nc1",)),
+      lambda m: m.found("collapse", "layers", m.last_hidden, "nc1"),
       None,
       True,
       says="NC1: spread within classes over that between them; 0 is collapse.",
@@ -86,7 +89,7 @@ GROUPS = {
     Quantity(
       "ortho_dev",
       "OrthoDev, last hidden layer",
-      _of_last_hidden("collapse", "layers", ending=("ortho_dev",)),
+      orthogonality,
       limits=SHARE,
       says="OrthoDev: mean absolute cosine of the mean of other data with the class means; 0 is "
       "orthogonal.",
@@ -121,6 +124,13 @@ GROUPS = {
       "hidden layer has lost.",
     ),
     Quantity(
+      "auroc_max_logit", "AUROC, max logit", _entry("ood", "max_logit", "auroc"), 3, says=OOD
+    ),
+    Quantity("auroc_energy", "AUROC, energy", _entry("ood", "energy", "auroc"), 3, says=OOD),
+    Quantity("auroc_vim", "AUROC, ViM", _entry("ood", "vim", "auroc"), 3, says=OOD),
+    Quantity("auroc_neco", "AUROC, NECO", _entry("ood", "neco", "auroc"), 3, says=OOD),
+    Quantity("fpr95_neco", "FPR, NECO", _entry("ood", "neco", "fpr95"), 3, says=OOD),
+    Quantity(
       "ece",
       "calibration error",
       _entry("calibration", "before", "ece"),
@@ -148,6 +158,9 @@ FIGURE = (  # the panels, in their order; the table and study.csv have all quant
   "effective_depth",
   "ood_drop",
   "ood_probe_accuracy",
+  "auroc_max_logit",
+  "auroc_vim",
+  "auroc_neco",
   "ece",
   "alignment",
   "nc1",

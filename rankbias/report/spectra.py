@@ -28,7 +28,7 @@ def by_layer(section: Section) -> Figure:
     ax.set_title(title)
   for ax in axes[0]:  # which share their limits
     style.log_axis(ax, "rank (dimensions)")
-    _layer_axis(ax, len(section.layers))
+    style.layer_axis(ax, len(section.layers))
   style.outer_labels(axes)
   style.legend(figure, axes[0, 0])
   return figure
@@ -99,10 +99,37 @@ def _spectra(ax: Axes, section: Section, layer: str, field: str) -> None:
     ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
 
 
-def _layer_axis(ax: Axes, count: int) -> None:
-  """Numbers in forward order; the last is the logits."""
-  step = max(1, -(-(count - 1) // 7))
-  ticks = [i for i in range(1, count) if (i - 1) % step == 0 and (step == 1 or count - i >= step)]
-  ax.set_xticks([*ticks, count], [*map(str, ticks), "logits"])
-  ax.set_xlim(1 - 0.06 * count, count + 0.06 * count)
-  ax.set_xlabel("layer")
+FIGURES = (  # of `plots.PLOTS`
+  {
+    "name": "layers",
+    "title": "Rank by layer",
+    "draw": by_layer,
+    "caption": "Rank of every measured layer in forward order, the logits last, for each "
+    "temperature.",
+    "spread": "bands",
+    "needs": lambda section: section.has("ranks"),
+  },
+  {
+    "name": "spectra",
+    "title": "Singular values",
+    "draw": singular_values,
+    "caption": "Singular values divided by the largest. Above: of the matrix as it is, which "
+    "numerical, "
+    "effective and stable rank and participation ratio describe. Below: of the centred matrix, "
+    "which covariance rank describes. The values above the dotted line are the ones the rank "
+    "counts: 10<sup>−3</sup> of σ<sub>1</sub>, and 10<sup>−3</sup> of λ<sub>1</sub> = "
+    "σ<sub>1</sub>². Values below 2·10<sup>−8</sup> are rounding and not shown.",
+    "spread": "geometric",
+    "needs": lambda section: section.has("ranks"),
+  },
+  {
+    "name": "tolerance",
+    "title": "The definition decides",
+    "draw": tolerance,
+    "caption": "Rank against the tolerance that defines it, for each temperature: eigenvalues of "
+    "the "
+    "covariance above, singular values below. Dotted: the tolerance used in the other figures.",
+    "spread": "bands",
+    "needs": lambda section: section.has("tolerance"),
+  },
+)

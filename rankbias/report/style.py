@@ -18,7 +18,7 @@ DASHES = ["-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2, 1
 HUES = ["#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7"]
 HUES += ["#56b4e9", "#882255", "#e69f00", "#332288", "#777777"]
 REFERENCE = {"color": "0.2", "linewidth": 0.8, "linestyle": (0, (1, 2)), "zorder": 1}
-LAST = ("𝐶", "ceiling", "chance")  # how the labels of reference lines begin
+LAST = ("𝐶", "ceiling", "chance", "calibrated")  # how the labels of reference lines begin
 RC = {
   "font.family": "STIXGeneral",
   "mathtext.fontset": "stix",
@@ -182,6 +182,15 @@ def step_axis(axes: Axes, last: int) -> None:
   axes.xaxis.set_major_formatter(ticker.FuncFormatter(_power))
   axes.xaxis.set_minor_locator(ticker.NullLocator())
   axes.set_xlabel("training step")
+
+
+def layer_axis(axes: Axes, count: int) -> None:
+  """Numbers in forward order; the last is the logits."""
+  step = max(1, -(-(count - 1) // 7))
+  ticks = [i for i in range(1, count) if (i - 1) % step == 0 and (step == 1 or count - i >= step)]
+  axes.set_xticks([*ticks, count], [*map(str, ticks), "logits"])
+  axes.set_xlim(1 - 0.06 * count, count + 0.06 * count)
+  axes.set_xlabel("layer")
 
 
 def size_axis(axes: Axes, sizes: Sequence[int], most: int) -> None:

@@ -35,14 +35,14 @@ def norm_and_rank(section: Section) -> Figure:
 
 def singular_values(section: Section) -> Figure:
   """Singular values of the logits through training, one panel per T."""
-  chosen = _spread_out(section.temperatures, PANELS)
+  chosen = spread_out(section.temperatures, PANELS)
   columns = min(len(chosen), 5 if len(chosen) in (5, 9, 10) else 4)
   rows = -(-len(chosen) // columns)
   figure, axes = style.panels(rows, columns, 2.3 if rows == 1 else 1.9, sharex=True, sharey=True)
   last = 1
   for ax, t in zip(axes.flat, chosen, strict=False):
     members = section.finished(t) or section.diverged(t)
-    steps, values = _series(members[0], "logits:singular_values")
+    steps, values = series(members[0], "logits:singular_values")
     if len(steps):
       _lines(ax, steps, values)
       last = max(last, steps[-1])
@@ -74,26 +74,58 @@ def _through_training(
   ax: Axes, finished: list[Member], diverged: list[Member], field: str, look: dict
 ) -> None:
   """Mean and band over the finished members; each diverged one a thin line that ends in a cross."""
-  series = [s for m in finished if len((s := _series(m, field))[0])]
-  if series:
-    steps = sorted(set(series[0][0]).intersection(*(s[0] for s in series[1:])))
-    curves = [values[np.isin(x, steps)] for x, values in series]
+  found = [s for m in finished if len((s := series(m, field))[0])]
+  if found:
+    steps = sorted(set(found[0][0]).intersection(*(s[0] for s in found[1:])))
+    curves = [values[np.isin(x, steps)] for x, values in found]
     style.band(ax, steps, curves, look)
   for m in diverged:
-    steps, values = _series(m, field)
+    steps, values = series(m, field)
     if len(steps):
       ax.plot(steps, values, color=look["color"], linewidth=0.7, linestyle=look["linestyle"])
       ax.plot(steps[-1:], values[-1:], "x", color=look["color"], markersize=6, markeredgewidth=1.4)
 
 
-def _series(member: Member, field: str) -> tuple[np.ndarray, np.ndarray]:
+def series(member: Member, field: str) -> tuple[np.ndarray, np.ndarray]:
   """(steps, values) of a measured number or list, where it is finite."""
   rows = [(r["step"], r[field]) for r in member.rows if r.get(field) is not None]
   rows = [(s, v) for s, v in rows if not (isinstance(v, list) and None in v)]
   return np.array([s for s, _ in rows]), np.array([v for _, v in rows], float)
 
 
-def _spread_out(values: list[float], count: int) -> list[float]:
+def spread_out(values: list[float], count: int) -> list[float]:
+  """At most `count` of the values, evenly."""
   if len(values) <= count:
     return values
   return [values[round(i)] for i in np.linspace(0, len(values) - 1, count)]
+
+
+def was_trained(section: Section) -> bool:
+  """Tells whether anything was measured through training."""
+  return any(m.rows for m in section.members)
+
+
+FIGURES = (  # of `plots.PLOTS`
+  {
+    "name": "training",
+    "title": "Logits norm and rank through training",
+    "draw": norm_and_rank,
+    "caption": "Mean Euclidean norm of a row of logits, as it is and divided by <i>T</i>, and the "
+    "covariance "
+    "rank, on fixed examples. The step axis is logarithmic from 1 on; 0 is the "
+    "initialisation. A thin line that ends in a cross is a member that diverged.",
+    "spread": "bands",
+    "needs": was_trained,
+  },
+  {
+    "name": "singular_values",
+    "title": "Singular values of the logits through training",
+    "draw": singular_values,
+    "caption": "The singular values of the logits matrix on fixed examples, the largest darkest "
+    f"(at most {LINES}, evenly on a logarithmic scale of the index), one panel per "
+    "temperature. Dotted: 10<sup>−3</sup> of the largest, below which numerical rank does not "
+    "count.",
+    "spread": "",
+    "needs": was_trained,
+  },
+)

@@ -87,7 +87,7 @@ def test_page_says_what_was_run_and_what_was_lost(page, written):
     "1 of 6 members diverged and are in no mean: T = 1 seed 1 at step 34.",
     "optimizer.learning_rate = 0.02",
     "numpy ",
-    "Figure 7. The definition decides.",
+    "Figure 5. The definition decides.",
   ):
     assert expected in text
   unfinished = [p.parent.name for p in written.glob("*/config.json")]

@@ -27,7 +27,7 @@ def section(synthetic, grid, tmp_path):
   return collect(tmp_path).sections[0]
 
 
-NAMES = ("rank", "layers", "spectra", "training", "singular_values", "accuracy", "tolerance")
+NAMES = ("rank", "accuracy", "layers", "spectra", "tolerance", "training", "singular_values")
 SHAPES = {
   "usual": ({}, {}, {}),
   "one member": ({"layers": 1}, {"temperatures": (3.0,), "seeds": 1}, {}),
