@@ -62,8 +62,11 @@ def ridge_by_hand(train, test, classes):
     fit = Ridge(alpha=strength * unit + (unit == 0), solver="svd").fit(x, np.eye(classes)[y])
     return fit.predict(on["x"])
 
-  def error(strength):
-    return np.sum((answers(kept["x"], kept["y"], strength, own) - np.eye(classes)[own["y"]]) ** 2)
+  def fault(strength):
+    """Wrong answers on the held-out rows, then the squared error."""
+    z = answers(kept["x"], kept["y"], strength, own)
+    wrong = np.mean(z.argmax(1) != own["y"])
+    return wrong, np.sum((z - np.eye(classes)[own["y"]]) ** 2)
 
   def right(on):
     return np.mean(answers(train["x"], train["y"], best, on).argmax(1) == on["y"])
@@ -71,7 +74,7 @@ def ridge_by_hand(train, test, classes):
   held = np.zeros(len(train["y"]), bool)
   held[np.random.default_rng(0).permutation(len(held))[::HELD_OUT]] = True
   own, kept = ({key: a[rows] for key, a in train.items()} for rows in (held, ~held))
-  best = min(sorted(STRENGTHS), key=error)
+  best = min(sorted(STRENGTHS), key=fault)
   return [right(train), right(test)], best
 
 
