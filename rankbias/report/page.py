@@ -169,7 +169,7 @@ def _notes(sweep: Sweep) -> list[str]:
 
 
 def _study(sweep: Sweep, figures: bool) -> list[str]:
-  """The settings side by side, where there are several."""
+  """The settings and temperatures side by side, where there are several."""
   found = study(sweep)
   if not found:
     return []
@@ -178,7 +178,7 @@ def _study(sweep: Sweep, figures: bool) -> list[str]:
     text = study_figure.caption(found)
     parts.append(_figure(sweep, study_figure.NAME, study_figure.TITLE, text, 1))
   parts += study_tables.html_tables(found)
-  return ["<h2>All settings</h2>", *parts] if parts else []
+  return ["<h2>Overview</h2>", *parts] if parts else []
 
 
 def _figures(

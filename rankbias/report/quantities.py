@@ -41,6 +41,12 @@ def orthogonality(member: Member) -> float | None:
   return member.record.get("ortho_dev") if value is None else value
 
 
+def fitted_temperature(member: Member) -> float | None:
+  """The relative temperature that calibrates best, where the fit of it ended."""
+  own = member.record.get("calibration") or {}
+  return own.get("relative_temperature") if own.get("converged") else None
+
+
 SHARE = (0.0, 1.0)
 PERCENT = (0.0, 100.0)
 RANK = "Rank: eigenvalues of the covariance above 10<sup>−3</sup> of the largest."
@@ -141,8 +147,8 @@ GROUPS = {
     Quantity(
       "relative_temperature",
       "temperature of the fit",
-      _entry("calibration", "relative_temperature"),
-      2,
+      fitted_temperature,
+      None,
       True,
       says="Temperature of the fit: the factor on T that calibrates the network best.",
     ),

@@ -50,10 +50,15 @@ class Study(NamedTuple):
 
 
 def study(sweep: Sweep) -> Study | None:
-  """Compares the settings of a sweep; None where there is one, or its page has other tables."""
+  """Compares the settings and temperatures of a sweep.
+
+  None where there is one of both, or the page compares them in other tables.
+  """
   members = [m for section in sweep.sections for m in section.members]
-  fields = varying(members)[0]
-  if not fields or any(m.record.get(key) for m in members for key in OTHERS):
+  together = len(sweep.sections) == 1  # then its members differ in what a section may differ in
+  fields = [] if together else varying(members)[0]
+  one = not fields and len({m.temperature for m in members}) == 1
+  if one or any(m.record.get(key) for m in members for key in OTHERS):
     return None
   labels = _labels([_own(m, fields) for m in members], fields)
   settings: dict[str, list[Member]] = {}
@@ -134,7 +139,7 @@ def _labels(found: Sequence[Fields], fields: Sequence[str]) -> list[str]:
 
   Fields that do not exist in a setting are left out.
   """
-  names = dict(zip(fields, short(fields), strict=True))
+  names = dict(zip(fields, short(fields), strict=True)) | {TEMPERATURE: "𝑇"}
   changes = _changes(found)
   shown = changes if _one_at_a_time(changes) else [fields] * len(found)
   parts = [

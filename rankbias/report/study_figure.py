@@ -13,7 +13,7 @@ COLUMNS = 3
 HEIGHT = 1.75  # inches of a row of panels
 ROOM = 3  # ranges of the means that bars may take on either side of them
 DODGE = 0.012  # of the width of a panel, between lines, so that their bars can be told apart
-NAME, TITLE = "study", "The settings side by side"
+NAME, TITLE = "study", "All quantities side by side"
 
 
 def draw(found: Study) -> Figure:

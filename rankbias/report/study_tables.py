@@ -21,7 +21,10 @@ def html_tables(found: Study) -> list[str]:
     quantities = measured(found, group)
     if quantities:
       heads = ["setting", "<i>T</i>", "seeds", *(html.escape(q.title) for q in quantities)]
-      rows = tables.rows_as_html(heads, _rows(found, quantities))
+      rows = _rows(found, quantities)
+      if not found.fields:
+        heads, rows = heads[1:], [row[1:] for row in rows]
+      rows = tables.rows_as_html(heads, rows)
       parts += [f"<h3>{html.escape(heading)}</h3>", rows]
   return [*parts, f"<p>{NOTE}</p>"] if parts else []
 
@@ -57,7 +60,7 @@ def csv_table(sweep: Sweep) -> str:
         mean, half, n = estimate(group, q)
         row = {"setting": label, "temperature": t, **own, "quantity": q.key}
         rows.append({**row, "mean": mean, "half_width": half, "n": n})
-  return tables.rows_as_csv(rows)
+  return tables.rows_as_csv(rows) if rows else ""
 
 
 def _columns(found: Study) -> list[tuple[str, str]]:

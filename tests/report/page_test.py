@@ -51,7 +51,7 @@ def page(written):
 def test_page_needs_nothing_from_elsewhere(page):
   found = Tags(page)
   names = collections.Counter(tag for tag, _ in found.tags)
-  assert names["svg"] == names["figure"] == names["figcaption"] == 7
+  assert names["svg"] == names["figure"] == names["figcaption"] == 8
   assert not {"script", "link", "img", "iframe"} & set(names)
   for tag, attributes in found.tags:
     for name in ("src", "href", "xlink:href"):
@@ -87,7 +87,7 @@ def test_page_says_what_was_run_and_what_was_lost(page, written):
     "1 of 6 members diverged and are in no mean: T = 1 seed 1 at step 34.",
     "optimizer.learning_rate = 0.02",
     "numpy ",
-    "Figure 5. The definition decides.",
+    "Figure 6. The definition decides.",
   ):
     assert expected in text
   unfinished = [p.parent.name for p in written.glob("*/config.json")]

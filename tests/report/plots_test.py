@@ -186,5 +186,7 @@ def test_drawing_twice_gives_the_same_bytes_and_pdf_when_asked(
     plots.draw(sweep, formats=("svg", "png", "pdf"), redraw=True)
     found.append({f.name: f.read_bytes() for f in (tmp_path / "figures").iterdir()})
   assert found[0] == found[1]
-  assert sorted(found[0]) == [f"{n}.{k}" for n in ("layers", "rank") for k in ("pdf", "png", "svg")]
+  assert sorted(found[0]) == [
+    f"{n}.{k}" for n in ("layers", "rank", "study") for k in ("pdf", "png", "svg")
+  ]
   assert found[0]["rank.pdf"].startswith(b"%PDF")

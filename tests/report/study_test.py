@@ -57,7 +57,7 @@ CHANGES = ["base", "weight decay = 0.1", "weight decay = 0.2", "init scale = 2"]
   ("settings", "temperatures", "axis", "lines"),
   [
     (each(SCALE, 0.5, 2.0), TWO, "temperature", ["init scale = 0.5", "init scale = 2"]),
-    (each(SCALE, 4.0, 0.5, 1.0), TWO, SCALE, ["temperature = 1", "temperature = 10"]),
+    (each(SCALE, 4.0, 0.5, 1.0), TWO, SCALE, ["𝑇 = 1", "𝑇 = 10"]),
     (each(WIDTH, 8, 32), (3.0,), WIDTH, [""]),
     (each(NORM, "none", "batch"), (1.0,), "", [""]),
     (each(NORM, "layer", "batch"), TWO, "temperature", ["norm = batch", "norm = layer"]),
@@ -84,8 +84,16 @@ def test_an_absent_regulariser_has_weight_0(made):
   assert list(found.settings) == [f"orthogonality = {v}" for v in ("0", "0.01", "0.1")]
 
 
+def test_temperatures_alone_are_a_study_without_settings(made):
+  sweep = made([{}], (1.0, 10.0, 100.0))
+  found = study(sweep)
+  assert (found.axis, found.fields, list(found.lines)) == ("temperature", [], [""])
+  head, *_ = study_tables.html_tables(found)[1].partition("</thead>")
+  assert "<tr><th><i>T</i></th><th>seeds</th>" in head
+
+
 def test_one_setting_or_sets_of_many_sizes_are_no_study(synthetic, grid, tmp_path):
-  synthetic(layers=1, width=16).write(tmp_path / "a", grid(seeds=1))
+  synthetic(layers=1, width=16).write(tmp_path / "a", grid((3.0,)))
   members = [{"temperature": 1.0, "seed": 0, "steps": n} for n in (10, 20)]
   synthetic(layers=1, width=16).write(tmp_path / "b", members, heads={})
   assert study(collect(tmp_path / "a")) is None
@@ -152,7 +160,7 @@ def test_figure_is_legible_for_every_kind_of_axis(shape, made, is_legible):
 def test_study_comes_first_and_few_settings_stand_open(made):
   sweep = made([{SCALE: 0.5}, {SCALE: 1.0}], seeds=2)
   text = report.write_report(sweep.folder, figures=False).read_text()
-  assert text.index("<h2>All settings</h2>") < text.index("<h2>init_scale = 0.5</h2>")
+  assert text.index("<h2>Overview</h2>") < text.index("<h2>init_scale = 0.5</h2>")
   assert "<td>init scale = 0.5</td><td>1</td><td>2</td>" in text
   assert "Student's <i>t</i>" in text
   assert (sweep.folder / "study.csv").exists()
@@ -167,7 +175,7 @@ def test_many_settings_are_folded_and_have_few_figures(made, monkeypatch):
   text = report.write_report(sweep.folder).read_text()
   assert "<details><summary><b>init_scale = 10</b></summary>" in text
   assert text.count("<figure") == 1 + 2
-  assert text.index("<b>Figure 1. The settings side by side.</b>") < text.index("<b>Figure 2. ")
+  assert text.index("<b>Figure 1. All quantities side by side.</b>") < text.index("<b>Figure 2. ")
   assert "<b>Figure 3. Rank by layer.</b>" in text
   assert sorted(p.name for p in (sweep.folder / "figures").glob("*.svg")) == [
     "layers-2.svg",
