@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -28,6 +29,9 @@ def compression(section: Section) -> Figure:
     axes[0, -1].set_title("cut at a layer")
   for ax in axes[0]:
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.set_xlabel("share of the parameters")
     ax.set_ylabel("accuracy (%)")
   style.outer_labels(axes)
@@ -51,7 +55,7 @@ def _line(ax: Axes, curves: Sequence[Sequence[dict]], look: dict) -> None:
   ax.plot(*points.mean(0)[order].T, **look)
   if len(points) > 1:
     flat = points.reshape(-1, 2)
-    ax.plot(*flat.T, ".", color=look["color"], markersize=2, alpha=0.6, markeredgewidth=0)
+    ax.plot(*flat.T, ".", color=look["color"], markersize=4, alpha=0.5, markeredgewidth=0)
 
 
 FIGURES = (  # of `plots.PLOTS`

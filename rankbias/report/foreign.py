@@ -1,5 +1,6 @@
 """The figure of the detection of foreign images: AUROC against T, and NECO by its dimension."""
 
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -59,7 +60,8 @@ def _neco(ax: Axes, section: Section) -> None:
       style.band(ax, shared, curves, {**look, "marker": "", "label": f"right: 𝑇 = {t:g}"})
   ax.set_xscale("log")
   ax.axvline(section.classes - 1, **style.REFERENCE)
-  ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}")
+  ax.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+  ax.xaxis.set_minor_locator(ticker.NullLocator())
   ax.set_xlabel("dimensions of NECO")
   ax.set_title("AUROC of NECO")
 

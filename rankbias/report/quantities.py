@@ -52,6 +52,12 @@ PERCENT = (0.0, 100.0)
 RANK = "Rank: eigenvalues of the covariance above 10<sup>−3</sup> of the largest."
 OOD = "AUROC: of the detection of other data, by logits divided by <i>T</i>."
 
+
+def _detected(key: str, name: str) -> Quantity:
+  get = _entry("ood", key, "auroc")
+  return Quantity(f"auroc_{key}", f"AUROC, {name}", get, 3, limits=SHARE, says=OOD)
+
+
 GROUPS = {
   "Rank, norm and geometry": (
     Quantity(
@@ -129,13 +135,10 @@ GROUPS = {
       says="OOD probe drop: the share of the best layer's accuracy on other data that the last "
       "hidden layer has lost.",
     ),
-    Quantity(
-      "auroc_max_logit", "AUROC, max logit", _entry("ood", "max_logit", "auroc"), 3, says=OOD
-    ),
-    Quantity("auroc_energy", "AUROC, energy", _entry("ood", "energy", "auroc"), 3, says=OOD),
-    Quantity("auroc_vim", "AUROC, ViM", _entry("ood", "vim", "auroc"), 3, says=OOD),
-    Quantity("auroc_neco", "AUROC, NECO", _entry("ood", "neco", "auroc"), 3, says=OOD),
-    Quantity("fpr95_neco", "FPR, NECO", _entry("ood", "neco", "fpr95"), 3, says=OOD),
+    _detected("max_logit", "max logit"),
+    _detected("energy", "energy"),
+    _detected("vim", "ViM"),
+    _detected("neco", "NECO"),
     Quantity(
       "ece",
       "calibration error",
