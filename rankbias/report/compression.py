@@ -28,10 +28,9 @@ def compression(section: Section) -> Figure:
       _line(axes[0, -1], [[own[k] for k in section.layers if k in own] for own in cuts], look)
     axes[0, -1].set_title("cut at a layer")
   for ax in axes[0]:
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    ax.set_xlim(0, max(1.04, ax.get_xlim()[1]))  # a probe may have more parameters than it saves
+    ax.xaxis.set_major_locator(ticker.MultipleLocator(0.25))
     ax.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-    ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.set_xlabel("share of the parameters")
     ax.set_ylabel("accuracy (%)")
   style.outer_labels(axes)
