@@ -14,6 +14,7 @@ CELL_LINES = 16
 # Members of each run.
 TRAINED = {
   "rank_and_temperature": [2],
+  "reproduce_figures": [2, 2],
   "sharp_attention": [2],
   "softmax_bottleneck": [],
   "softmax_family": [],
