@@ -16,6 +16,16 @@ members. Other data and networks are variants, `cifar10`, `cifar100` or `fashion
 `resnet18` or `vgg`, as in `:cifar10,resnet18` (the last two are for an accelerator); three seeds
 there. `lm` is a language model of characters, an LSTM with 32 features for 65 classes on tiny
 Shakespeare, where classes outnumber dimensions. `smoke` ends in seconds.
+
+Measured on the digits (docs/results.md), mean and 95 % confidence interval of five seeds:
+
+  T     covariance rank, last hidden layer   of the logits   alignment     test accuracy, %
+  1     56.2 +- 7.4                          9.2 +- 0.6      0.11 +- 0.00  98.3 +- 0.2
+  10    27.0 +- 1.8                          9.0 +- 0.0      0.24 +- 0.04  98.1 +- 0.3
+  100   14.2 +- 3.0                          7.4 +- 0.7      0.55 +- 0.02  98.0 +- 0.8
+  1000  10.4 +- 0.7                          5.4 +- 0.7      0.62 +- 0.07  97.6 +- 1.0
+
+in 16 minutes of one CPU core beside other work. The variants are not measured yet.
 """
 
 from rankbias.config import product, variants
