@@ -15,7 +15,7 @@ test images of CIFAR-100, four fifths of which train probes, and the other way r
 `fashion_mnist` and `vit`, `resnet18` or `vgg`, as in `:cifar10,resnet18` (the last two are for an
 accelerator); three seeds there. `smoke` ends in seconds.
 
-Measured on the digits (docs/results.md), mean and 95 % confidence interval of five seeds: from T = 1
+Measured on the digits (docs/results.md), mean and 95 % confidence interval, five seeds: from T = 1
 to 1000 the probe of the last hidden layer falls from 99.2 +- 1.6 to 93.2 +- 1.9 % on 8 and 9, and
 detection falls too, by max logit from 0.95 +- 0.03 to 0.88 +- 0.03, by ViM from 0.98 +- 0.01 to
 0.93 +- 0.02 AUROC; 7 minutes of one CPU core. The variants are not measured yet.
