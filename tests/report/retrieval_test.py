@@ -132,9 +132,9 @@ def test_page_says_what_was_found_and_what_was_run(written):
 
 def test_figures_are_shown_where_their_entries_are(synthetic, grid, tmp_path):
   build, one = synthetic(layers=1, width=16), grid((1.0,), seeds=1)
-  ranks = ["rank", "layers", "spectra"]
+  ranks = ["rank", "layers", "spectra", "tolerance"]
   build.write(tmp_path / "a", one, heads={})
-  assert names(tmp_path / "a") == [*MINE, *ranks, *TRAINED, "tolerance"]
+  assert names(tmp_path / "a") == [*MINE, *ranks, *TRAINED]
   build.write(tmp_path / "b", one, heads={"fitted": False}, without=("ranks", "tolerance", "norms"))
   assert names(tmp_path / "b") == [m for m in MINE if m != "attention_fitted"] + TRAINED
   build.write(tmp_path / "c", one)
