@@ -8,8 +8,8 @@ accuracy is not said.
   python experiments/main.py --config=configs/compression_by_temperature.py:cifar10
 
 trains the digits' MLP (8 layers of 256) at T = 1, 10, 100 and 1000, five seeds, and replaces its
-kernels by factors of lower rank, without training further; and cuts off the layers after which a
-linear probe is no better. Other data and networks are variants, `cifar10`, `cifar100` or
+kernels by factors of lower rank, without training further; and, at each layer in turn, everything
+after it by a linear probe. Other data and networks are variants, `cifar10`, `cifar100` or
 `fashion_mnist` and `vit`, `resnet18` or `vgg`, as in `:cifar10,resnet18` (the last two are for an
 accelerator); three seeds there. `smoke` ends in seconds.
 """

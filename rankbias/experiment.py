@@ -15,7 +15,13 @@ from threadpoolctl import threadpool_limits
 from rankbias import data, program, record, result, runs, selection, warm_start
 from rankbias.config import did_you_mean, flatten, override, scientific
 from rankbias.data.source import Source
-from rankbias.evaluate import check_classes, check_layers, check_options, check_splits
+from rankbias.evaluate import (
+  check_classes,
+  check_examples,
+  check_layers,
+  check_options,
+  check_splits,
+)
 from rankbias.models import HEADS, MODELS, build_model, check_head, check_regularizers
 from rankbias.train import loop, optimizer, parallel, temperature
 from rankbias.train.checkpoint import open_checkpoints
@@ -147,6 +153,8 @@ def check_data(config: ConfigDict, source: Source) -> None:
   check_splits(config.evaluate, source.splits)
   if "collapse" in config.evaluate:
     check_classes(source, **config.evaluate.collapse)
+  if "probe" in config.evaluate:
+    check_examples(source, **config.evaluate.probe)
   selection.check_data(config.select, source)
   if config.measure.count:
     source.fixed(1)  # raises where nothing can be measured

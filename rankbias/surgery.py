@@ -123,12 +123,16 @@ def save(
   run: str | pathlib.Path,
   source: Any,
   done: Mapping[str, Any],
-  member: int = 0,
+  member: int,
 ) -> dict[str, Any]:
   """Writes the smaller network, reads it back and returns the content of its result.json.
 
   The folder has the files of a run: config.json (with "surgery", what was done), checkpoints/ and,
-  last, result.json with the parameters, loss and accuracy of the network before and after.
+  last, result.json with the parameters, loss and accuracy of the network before and after; a cut
+  one has scores of a ridge, and so no loss.
+
+  Args:
+    done, member: as `shrunk` returned it, and of which member of the run.
 
   Raises:
     ValueError: the folder holds something already, or what is read back is not what was written.
@@ -161,6 +165,8 @@ def save(
   same = np.isclose(again["loss"], after["loss"], rtol=SAME, atol=SAME, equal_nan=True)
   if again["accuracy"] != after["accuracy"] or not same:
     raise ValueError(f"folder {str(folder)!r}: read back, the network says {again}, not {after}")
+  if "cut" in done:
+    del after["loss"]
   saved = 1 - after["parameters"] / before["parameters"]
   result = {"format": 1, "surgery": dict(done), "before": before, "after": after, "saved": saved}
   runs.finish(folder, result, {})

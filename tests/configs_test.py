@@ -18,7 +18,7 @@ VARIANTS = {
   "retrieval_beyond": ["long"],
   "clrs_text": ["cpu"],
   "bottleneck_dirichlet": ["every", "small", "long"],
-  "rank_by_temperature": ["lm", "lm,smoke", "cifar100", "cifar10,vit", "cifar10,vgg,smoke"],
+  "rank_by_temperature": ["vit", "lm", "lm,smoke", "cifar100", "cifar10,vit", "cifar10,vgg,smoke"],
   "rank_by_normalisation": ["cifar10,resnet18", "fashion_mnist"],
   "ood_by_temperature": ["cifar10", "fashion_mnist"],
   "attention_temperature": ["cifar10"],

@@ -106,11 +106,11 @@ def test_folders_that_are_refused(run, source, tmp_path):
     surgery.load_small(run, source)
   whole = surgery.load(run, source)
   small, done = surgery.shrunk(whole, source, ranks={"layer2": 2})
-  surgery.save(small, tmp_path / "small", run, source, done)
+  surgery.save(small, tmp_path / "small", run, source, done, 0)
   with pytest.raises(ValueError, match="holds a smaller network already"):
     surgery.load(tmp_path / "small", source)
   with pytest.raises(ValueError, match="holds a network already; choose another"):
-    surgery.save(small, tmp_path / "small", run, source, done)
+    surgery.save(small, tmp_path / "small", run, source, done, 0)
 
 
 def door(*arguments):

@@ -24,7 +24,7 @@ from rankbias.evaluate.mechanism import Mechanism, check_alignment, measure_mech
 from rankbias.evaluate.ood import check_detectors, ood
 from rankbias.evaluate.perplexity import perplexity
 from rankbias.evaluate.predictor import OOD, Predictor
-from rankbias.evaluate.probe import check_probe, probe
+from rankbias.evaluate.probe import check_examples, check_probe, probe
 from rankbias.evaluate.remedies import as_specs
 from rankbias.evaluate.retrieval import check_fit, fit_head, retrieval
 from rankbias.evaluate.sharpness import row_sharpness, sharpness, sharpness_against_count
@@ -80,6 +80,7 @@ __all__ = [
   "check_alignment",
   "check_classes",
   "check_context",
+  "check_examples",
   "check_layers",
   "check_options",
   "check_splits",

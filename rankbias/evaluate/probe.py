@@ -68,11 +68,8 @@ def probe(
   view = make_view(predictor, names, max_features)
   adam = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
   own = {"strengths": sorted(strengths)} if method == "ridge" else adam
-  tasks = {"id": ("train", "test", source.num_classes)}
-  if OOD[0] in source.splits:
-    tasks["ood"] = (*OOD, source.ood_classes)
   found = {"id": None, "ood": None}
-  for task, (train, test, classes) in tasks.items():
+  for task, (train, test, classes) in tasks(source).items():
     pair = [first(source.splits[name], name, images, classes) for name in (train, test)]
     found[task] = accuracies(view, *pair, classes=classes, **own)
   return {"probe": {"method": method, "layers": names, **found, **summary(found, names)}}
@@ -92,6 +89,19 @@ def accuracies(view: View, train: Split, test: Split, *, classes: int, **options
     for layer, i in best.items():
       entries[layer][kind] = float(right[layer][i])
   return {layer: entries[layer] for layer in view.form[1]}
+
+
+def tasks(source: Any) -> dict[str, tuple[str, str, int]]:
+  """What is probed: {"id" and, where the data have it, "ood": (fitted on, tested on, classes)}."""
+  known = {"id": ("train", "test", source.num_classes)}
+  return known | ({"ood": (*OOD, source.ood_classes)} if OOD[0] in source.splits else {})
+
+
+def check_examples(source: Any, images: int = 10000, **_: Any) -> None:
+  """Raises unless every class of every split that `probe` would see has an example there."""
+  for *splits, classes in tasks(source).values():
+    for name in splits:
+      first(source.splits[name], name, images, classes)
 
 
 def summary(found: dict[str, dict | None], names: Sequence[str]) -> dict[str, Any]:
