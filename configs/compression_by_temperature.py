@@ -12,6 +12,11 @@ kernels by factors of lower rank, without training further; and, at each layer i
 after it by a linear probe. Other data and networks are variants, `cifar10`, `cifar100` or
 `fashion_mnist` and `vit`, `resnet18` or `vgg`, as in `:cifar10,resnet18` (the last two are for an
 accelerator); three seeds there. `smoke` ends in seconds.
+
+Measured on the digits (docs/results.md), five seeds: with ranks at 1e-2, factors chosen by their
+outputs save 72, 79, 83 and 85 % of the parameters at T = 1, 10, 100 and 1000 at a loss of at most
+half a point; chosen by the kernels alone they leave 18, 47, 91 and 96 % test accuracy. 5 minutes of
+one CPU core.
 """
 
 from rankbias.config import product
