@@ -1,9 +1,10 @@
 """How does the temperature of the softmax set the rank of every layer, and by what mechanism?
 
 Claims (Masarczyk et al. 2025, arXiv:2506.01562, as reviewers report them): at high temperature the
-rank falls far below the number of classes, in training and in every layer; weights and what comes
-into them align, so that the largest singular value grows from layer to layer; gradients then have
-the low rank of what comes in; fewer layers are needed before a linear probe is as good as the last.
+rank of the solution falls far below the number of classes; weights and what comes into them align,
+so that the largest singular value grows from layer to layer; gradients then have the low rank of
+what comes in; the "effective depth" is smaller. How it is measured is not known to us: here it is
+how many layers are needed before a linear probe is as good as on the last.
 
   python experiments/main.py --config=configs/rank_by_temperature.py
   python experiments/main.py --config=configs/rank_by_temperature.py:cifar10

@@ -12,7 +12,7 @@ from rankbias.evaluate.predictor import Predictor, batches
 from rankbias.evaluate.spectra import collected, layer_names, matrices_of
 
 FOREIGN = "ood_test"  # the split of another distribution, where the data have one
-LINEAR = 1e-4  # a head is linear if it deviates from its linear map by less, in logits
+LINEAR = 1e-4  # a head is linear if its logits differ by less, of the largest
 
 
 def collapse(

@@ -46,7 +46,7 @@ def probe(
   Args:
     method: "ridge" regresses one-hot labels in closed form, its strength chosen on a held-out fifth
       of the training rows (`linear_probes.fit_ridge`); "adam" is softmax regression with the
-      published protocol (`linear_probes.fit_adam`).
+      protocol of public re-implementations (`linear_probes.fit_adam`).
     layers: names of layers, "logits" among them; None for all.
     strengths: of the ridge, in units of the mean variance direction, tr(S) / d.
     epochs, batch_size, learning_rate: of Adam.

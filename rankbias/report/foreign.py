@@ -74,8 +74,8 @@ FIGURES = (  # of `plots.PLOTS`
     "caption": "How well each detector tells test images from those of other data: area under the "
     "ROC curve, and the share of the others that is accepted where 95 % of the test images are. "
     "Detectors see the logits divided by <i>T</i>. Right: NECO with its first dimensions alone; "
-    "dotted: one less than the number of classes. The best dimension is chosen by no training "
-    "image, so its peak is an upper bound.",
+    "dotted: one less than the number of classes. A dimension chosen at the peak is chosen on the "
+    "measured images, so the peak is an upper bound.",
     "spread": "bars",
     "needs": lambda section: section.has("ood"),
   },
