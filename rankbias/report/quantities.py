@@ -7,6 +7,8 @@ import numpy as np
 
 from rankbias.report.collect import PERPLEXITY, Member
 
+FITTED = 0.01  # the train loss, in nats, at which runs are compared
+
 
 class Quantity(NamedTuple):
   """A number of a member, how it is called and how it is shown."""
@@ -47,6 +49,23 @@ def fitted_temperature(member: Member) -> float | None:
   return own.get("relative_temperature") if own.get("converged") else None
 
 
+def rank_at_loss(member: Member, loss: float = FITTED) -> float | None:
+  """The last hidden layer's covariance rank when the loss on the measured images first fell to it.
+
+  Interpolated between the two measurements around it, log rank against log loss; None where no
+  measurement is below `loss`.
+  """
+  key = f"{member.last_hidden}:covariance_rank"
+  found = [(row.get("loss"), row.get(key)) for row in member.rows]
+  found = [(value, rank) for value, rank in found if value and rank]
+  below = next((i for i, (value, _) in enumerate(found) if value <= loss), None)
+  if not below:
+    return None
+  (after, last), (before, first) = np.log(found[below]), np.log(found[below - 1])
+  share = (before - np.log(loss)) / (before - after)
+  return float(np.exp(first + share * (last - first)))
+
+
 SHARE = (0.0, 1.0)
 PERCENT = (0.0, 100.0)
 RANK = "Rank: eigenvalues of the covariance above 10<sup>−3</sup> of the largest."
@@ -67,6 +86,14 @@ GROUPS = {
       1,
       True,
       says=RANK,
+    ),
+    Quantity(
+      "rank_at_loss",
+      f"rank, last hidden layer, at loss {FITTED:g}",
+      rank_at_loss,
+      1,
+      True,
+      says=f"Rank at loss {FITTED:g}: when the train loss first fell to it, between measurements.",
     ),
     Quantity(
       "logits_covariance_rank",
@@ -160,6 +187,7 @@ GROUPS = {
 QUANTITIES = tuple(quantity for group in GROUPS.values() for quantity in group)
 FIGURE = (  # the panels, in their order; the table and study.csv have all quantities
   "last_hidden_covariance_rank",
+  "rank_at_loss",
   "logits_covariance_rank",
   "tempered_mean_norm",
   "test_accuracy",

@@ -10,7 +10,7 @@ from scipy import stats
 from rankbias import report
 from rankbias.report import plots, study_figure, study_tables, style
 from rankbias.report.collect import collect
-from rankbias.report.quantities import QUANTITIES
+from rankbias.report.quantities import QUANTITIES, rank_at_loss
 from rankbias.report.study import estimate, study
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -106,6 +106,7 @@ def test_csv_has_every_quantity_of_every_setting(made):
   keys = {row["quantity"] for row in rows}
   assert keys == {
     "last_hidden_covariance_rank",
+    "rank_at_loss",
     "logits_covariance_rank",
     "train_accuracy",
     "test_accuracy",
@@ -119,6 +120,33 @@ def test_csv_has_every_quantity_of_every_setting(made):
     if (r["init_scale"], r["temperature"], r["quantity"]) == ("1.0", "10.0", "test_accuracy")
   )
   assert (float(row["mean"]), float(row["half_width"]), row["n"]) == (want.mean, want.half, "3")
+
+
+def at_loss(synthetic, grid, tmp_path, losses, ranks):
+  """`rank_at_loss` at 0.01 of a member with these measurements; None stands for a NaN."""
+  key = "layer2/relu:covariance_rank"
+  synthetic(layers=2, width=16).write(tmp_path, grid((1.0,), 1))
+  (member,) = collect(tmp_path).sections[0].members
+  pairs = enumerate(zip(losses, ranks, strict=True))
+  return rank_at_loss(member._replace(rows=[{"step": i, "loss": x, key: r} for i, (x, r) in pairs]))
+
+
+@pytest.mark.parametrize(
+  ("losses", "ranks", "expected"),
+  [
+    ((2.0, 0.04, 0.0025), (50, 40, 10), 20.0),  # half way in the logarithm of both
+    ((2.0, 0.1, 0.001, 0.02, 0.001), (50, 40, 10, 7, 7), 20.0),  # the first time
+    ((2.0, 1.0, 0.01), (50, 40, 10), 10.0),
+    ((2.0, None, 0.08, None, 0.005, 0.001), (50, None, 40, None, 20, 8), 40 / 2**0.75),
+    ((2.0, 1.0, 0.011), (50, 40, 10), None),
+    ((0.009, 0.001), (50, 40), None),  # it was there before the first measurement
+    ((2.0, 1.0, None, None), (50, 40, None, None), None),  # diverged
+    ((), (), None),
+  ],
+)
+def test_rank_at_a_loss(losses, ranks, expected, synthetic, grid, tmp_path):
+  found = at_loss(synthetic, grid, tmp_path, losses, ranks)
+  assert found == (expected if expected is None else pytest.approx(expected, rel=1e-9))
 
 
 def test_figure_shows_means_and_intervals(made, is_legible):
