@@ -22,11 +22,11 @@ has them all at one concentration and three widths, `long` doubles the steps of 
 was left to gain; `smoke` ends in seconds.
 
 Measured (docs/results.md), KL in nats and modes matched at a = 0.1 and d = 5, mean and standard
-deviation of three seeds: linear 1.409 +- 0.007, 31 %; sigsoftmax 1.41, 33 %; frozen plif 1.40, 30 %;
-tanh cap 1.31 +- 0.03, 44 %; plif with 100 knots 1.108 +- 0.003, 79 %; mixture of 5 softmaxes of
-features of size 5 1.25 +- 0.01, 36 %, of size 25 0.76, 64 %. The linear layer has rank d + 2 at every
-d and a. 1,008 fits in 83 minutes of one CPU core. With twice the steps the KL of the linear layer
-and of plif changes by less than 0.004 (seed 0, either rate).
+deviation of three seeds: linear 1.409 +- 0.007, 31 %; sigsoftmax 1.41, 33 %; frozen plif 1.40, 30
+%; tanh cap 1.31 +- 0.03, 44 %; plif with 100 knots 1.108 +- 0.003, 79 %; mixture of 5 softmaxes of
+features of size 5 1.25 +- 0.01, 36 %, of size 25 0.76, 64 %. The linear layer has rank d + 2 at
+every d and a. 1,008 fits in 83 minutes of one CPU core. With twice the steps the KL of the linear
+layer and of plif changes by less than 0.004 (seed 0, either rate).
 """
 
 from rankbias.config import base, product, variants
