@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -24,6 +25,12 @@ class RankMonitor:
         params, ... = train_step(params, ...)
         monitor(step, params)
       print(monitor.table("covariance_rank"))
+
+  A call is due if a multiple of `every` lies above the step of the call before it, and not above
+  its own; the first call, if its step is one. So a loop that calls at every step measures at the
+  multiples, and one that calls after each so many steps at the first call that reaches another
+  multiple (at 119, 209, 329, ... of 29, 59, 89, ... for 100). What is recorded is the call's step.
+  A step that is not above the one before it begins anew, as a first call.
 
   A call that is due starts one compiled program and returns without waiting for it. Its spectra are
   taken at the next due call, when it is long done; the measures when they are read, which waits for
@@ -50,17 +57,24 @@ class RankMonitor:
         returned.
       examples: array, or tree of arrays, whose first `rows` rows are measured every time: fixed
         ones, so that numbers of different steps compare, and in random order.
-      every: steps between measurements.
+      every: steps between measurements, whose multiples make a call due.
       layers, rows, features: as in `layer_states`; measures, rtol: as in `measure_states`.
 
     Raises:
-      ValueError: a measure is unknown or `every` is no count; at the first call, as `layer_states`.
+      ValueError: a measure is unknown, `every`, `rows` or `features` is no count, or `rtol` is not
+        in [0, 1); at the first call, an unknown layer or an activation without examples.
     """
-    if every < 1:
-      raise ValueError(f"every = {every} is no number of steps: give at least 1.")
+    for name, value in (("every", every), ("rows", rows), ("features", features)):
+      if not isinstance(value, Integral) or value < 1:
+        what = "no number of steps" if name == "every" else "no number of them to measure"
+        raise ValueError(f"{name} = {value} is {what}: give a whole number, at least 1.")
+    if not 0 <= rtol < 1:
+      raise ValueError(
+        f"rtol = {rtol} is no part of the largest singular value: give one in [0, 1), such as 1e-3."
+      )
     names = known_names("measure", measures, MEASURES)
     own = {"layers": layers if layers is None else tuple(layers), "rows": rows}
-    self._every, self._names = every, None
+    self._every, self._names, self._before = every, None, None
     self._started, self._spectra, self._rows = None, [], []
     self._finish = partial(host_spectra, measures=names)
     self._measure = partial(measure_spectra, measures=names, rtol=rtol)
@@ -69,13 +83,16 @@ class RankMonitor:
     self._start = jax.jit(self._sum)
 
   def __call__(self, step: int, *args: Any) -> bool:
-    """Measures if the step is due, a multiple of `every`; tells whether it is."""
+    """Measures if the call is due, as the class says; tells whether it is."""
     if self._names is None:  # also a wrong name is found now and not at the first step that is due
       self._names = tuple(self._trace(*args))
-    if step % self._every:
+    step = int(step)
+    anew = self._before is None or step <= self._before
+    before, self._before = step - 1 if anew else self._before, step
+    if step // self._every == before // self._every:
       return False
     self._settle()
-    self._started = int(step), self._start(*args, *self._examples)
+    self._started = step, self._start(*args, *self._examples)
     return True
 
   def rows(self) -> list[dict[str, Any]]:

@@ -112,6 +112,25 @@ def test_every_so_many_steps_in_forward_order():
   assert len(lines) == 4
 
 
+@pytest.mark.parametrize(
+  ("every", "steps", "due"),
+  [
+    (100, range(99, 500, 100), [199, 299, 399, 499]),  # after each 100 steps
+    (100, range(29, 330, 30), [119, 209, 329]),
+    (100, range(0, 500, 150), [0, 150, 300, 450]),
+    (3, range(1, 9), [3, 6]),  # continued at step 1
+    (3, [4, 5, 6, 7, 4, 5, 6, 7], [6, 6]),  # and from a checkpoint
+    (3, [0, 1, 2, 3, 0, 1, 2, 3], [0, 3, 0, 3]),
+    (2, [5, 6, 6, 20, 21], [6, 6, 20]),
+    (1, [7, 8], [7, 8]),
+  ],
+)
+def test_calls_that_are_due(every, steps, due):
+  monitor = rank.RankMonitor(lambda x: x, X[:4, :2], every=every, measures=["stable_rank"])
+  assert [int(step) for step in steps if monitor(step)] == due
+  assert [row["step"] for row in monitor.rows()] == due
+
+
 def test_it_follows_the_parameters_and_survives_their_donation():
   shrink = jax.jit(lambda p: jax.tree.map(lambda x: x.at[:, 1:].set(0), p), donate_argnums=0)
   params = jax.tree.map(jnp.asarray, PARAMS)
@@ -160,7 +179,15 @@ def test_an_unknown_layer_is_found_at_the_first_call_of_any_step():
   ("make", "message"),
   [
     (lambda: rank.RankMonitor(network, X, measures=["stable"]), "no known measure.*'stable_rank'"),
-    (lambda: rank.RankMonitor(network, X, every=0), "every = 0 is no number of steps"),
+    (lambda: rank.RankMonitor(network, X, every=0), "every = 0 is no number of steps: give a whol"),
+    (
+      lambda: rank.RankMonitor(network, X, rows=0),
+      "rows = 0 is no number of them to meas",
+    ),
+    (lambda: rank.RankMonitor(network, X, features=-3), "features = -3 is no .*number, at least 1"),
+    (lambda: rank.RankMonitor(network, X, rtol=1.0), r"rtol = 1.0 is no part .* in \[0, 1\)"),
+    (lambda: rank.RankMonitor(network, X, rtol=-1e-3), r"rtol = -0.001 is no part .* such as 1e-3"),
+    (lambda: rank.RankMonitor(network, X, rtol=np.nan), "rtol = nan is no part"),
     (lambda: rank.layer_states(X, rows=0), "rows = 0 measures nothing"),
     (lambda: rank.layer_states(X, features=0), "features = 0 measures nothing"),
     (lambda: rank.layer_states({"loss": jnp.float32(1)}), r"layer 'loss' has shape \(\)"),
