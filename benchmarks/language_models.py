@@ -1,7 +1,7 @@
-"""Times a training step of a language model with every output layer, side by side, and its memory.
+"""Time and memory of a language model's training step with every output layer, side by side.
 
-  python benchmarks/language_models.py --out=steps.jsonl       a quarter of an hour on two idle cores
-  python benchmarks/language_models.py --quick                 a minute
+  python benchmarks/language_models.py --out=steps.jsonl
+  python benchmarks/language_models.py --quick             a minute
 
 The networks are those of a config, lm_ptb unless told otherwise, one seed of each output layer, on
 random words of its vocabulary, since nothing here depends on the text. Bytes are the peak of what
@@ -45,8 +45,9 @@ def random_text(config):
 def one_step(config, source):
   """(a function that takes one optimiser step, the bytes it needs, parameters)."""
   built = program.build([config], source)
-  state = parallel.replicate(built.init())
-  sizes = [leaf[0, 0].size for leaf in jax.tree.leaves(state["params"])]
+  state = built.init()
+  sizes = [leaf[0].size for leaf in jax.tree.leaves(state["params"])]
+  state = parallel.replicate(state)
   constants = built.constants()
   feed = loop.make_feed(built.rows, built.variant, 0, 1, built.length)
   compiled = built.chunk.lower(state, feed, constants).compile()
