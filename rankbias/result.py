@@ -1,13 +1,13 @@
 """What a program found: the content of result.json and arrays.npz."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from rankbias.evaluate import COMPARISONS, EVALUATIONS
+from rankbias.evaluate import COMPARISONS, EVALUATIONS, TOGETHER, Predictor
 from rankbias.train.progress import clock
 
 QUIET = 20  # seconds without a word about evaluations that last
@@ -20,26 +20,29 @@ COMPARED = ("similarity",)  # the same of all members together, "similarity/<lay
 
 def evaluate(config, configs, built, source, state, say: Callable) -> tuple[dict, dict]:
   """Runs the config's evaluations on every member; returns result.json and arrays.npz."""
-  entries, arrays, predictors = [], {}, [None] * len(configs)
-  compared = {name: own for name, own in config.evaluate.items() if name in COMPARISONS}
-  began = spoke = time.perf_counter()
+  entries, predictors, arrays = [], [], {}
   for m, own in enumerate(configs):
     one = jax.tree.map(lambda x, m=m: x[m], state)
-    entry = outcome(own, built.numbers[m], jax.device_get(one))
-    if entry["status"] == "finished":
-      trained = one.get("best", one)
-      predictor = built.predictor(trained["params"], trained["extra"], one["numbers"])
-      for name, options in config.evaluate.items():
-        if name in EVALUATIONS:
-          entry |= EVALUATIONS[name](predictor, source.seen_by(own.seed), **options)
-      predictors[m] = predictor if compared else None
+    entries.append(outcome(own, built.numbers[m], jax.device_get(one)))
+    trained = one.get("best", one)
+    predictor = built.predictor(trained["params"], trained["extra"], one["numbers"])
+    predictors.append(predictor if entries[m]["status"] == "finished" else None)
+  data = [source.seen_by(own.seed) for own in configs]
+  together = at_once(config.evaluate, predictors, data)
+  began = spoke = time.perf_counter()
+  for m, (entry, predictor) in enumerate(zip(entries, predictors, strict=True)):
+    for name, options in config.evaluate.items() if predictor else ():
+      if name in TOGETHER:
+        entry |= together[name][m]
+      elif name in EVALUATIONS:
+        entry |= EVALUATIONS[name](predictor, data[m], **options)
     for kind in ARRAYS:
       arrays |= {f"{m}/{kind}/{name}": array for name, array in entry.pop(kind, {}).items()}
-    entries.append(entry)
-    now, left = time.perf_counter(), len(configs) - len(entries)
+    now, done, left = time.perf_counter(), m + 1, len(entries) - m - 1
     if left and now - spoke > QUIET:
-      spoke, each = now, (now - began) / len(entries)
-      say(f"evaluated {len(entries)} of {len(configs)} members, about {clock(each * left)} left")
+      spoke, each = now, (now - began) / done
+      say(f"evaluated {done} of {len(entries)} members, about {clock(each * left)} left")
+  compared = {name: own for name, own in config.evaluate.items() if name in COMPARISONS}
   between = {}
   for name, options in compared.items():
     between |= COMPARISONS[name](predictors, source.seen_by(config.seed), **options)
@@ -63,6 +66,25 @@ def evaluate(config, configs, built, source, state, say: Callable) -> tuple[dict
     "members": entries,
   } | ({"between": between} if compared else {})
   return result, arrays
+
+
+def at_once(
+  chosen: Mapping[str, Mapping[str, Any]], predictors: Sequence[Predictor | None], data: Sequence
+) -> dict[str, dict[int, dict[str, Any]]]:
+  """The evaluations in `TOGETHER` of the members that finished: {evaluation: {member: found}}.
+
+  One call serves all members whose data are the same object.
+  """
+  alike = {}
+  for m, predictor in enumerate(predictors):
+    if predictor is not None:
+      alike.setdefault(id(data[m]), []).append(m)
+  found = {}
+  for name, options in chosen.items():
+    for members in alike.values() if name in TOGETHER else ():
+      own = TOGETHER[name]([predictors[m] for m in members], data[members[0]], **options)
+      found.setdefault(name, {}).update(zip(members, own, strict=True))
+  return found
 
 
 def outcome(config: ConfigDict, numbers: Mapping[str, float], state: Any) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Evaluations: one question about a trained network a file, seen only through a `Predictor`.
 
 An evaluation is `f(predictor, source, *, others={}, **options) -> {name: number, array or dict}`,
-written for one member. What compares the members of a program is in `COMPARISONS`: `f(predictors,
-source, **options)`, with None for a member that diverged, once a program.
+written for one member. What is in `TOGETHER` too is found for all members of a program that see the
+same data at once: `f(predictors, source, **options)`, a list with one such dict for each. What
+compares the members is in `COMPARISONS`: `f(predictors, source, **options)`, with None for one that
+diverged, once a program.
 """
 
 import inspect
@@ -18,13 +20,14 @@ from rankbias.evaluate.compress import check_compress, compress
 from rankbias.evaluate.depth import effective_depth, ood_drop
 from rankbias.evaluate.exact_match import exact_match
 from rankbias.evaluate.held_out import held_out
+from rankbias.evaluate.last_layer import last_layer
 from rankbias.evaluate.linear_maps import kernel_names
 from rankbias.evaluate.log_probability_rank import log_probability_rank
 from rankbias.evaluate.mechanism import Mechanism, check_alignment, measure_mechanism
 from rankbias.evaluate.ood import check_detectors, ood
 from rankbias.evaluate.perplexity import perplexity
 from rankbias.evaluate.predictor import OOD, Predictor
-from rankbias.evaluate.probe import check_examples, check_probe, probe
+from rankbias.evaluate.probe import check_examples, check_probe, probe, probe_members
 from rankbias.evaluate.remedies import as_specs
 from rankbias.evaluate.retrieval import check_fit, fit_head, retrieval
 from rankbias.evaluate.sharpness import row_sharpness, sharpness, sharpness_against_count
@@ -40,14 +43,16 @@ EVALUATIONS = {
   "bottleneck": bottleneck,
   "perplexity": perplexity,
   "log_probability_rank": log_probability_rank,
+  "last_layer": last_layer,
   "calibration": calibration,
   "probe": probe,
   "collapse": collapse,
   "compress": compress,
   "ood": ood,
 }
+TOGETHER = {"probe": probe_members}  # of all members at once, with all options by name
 COMPARISONS = {"cka": cka}  # of all members of a program: f(predictors, source, **options)
-KNOWN = EVALUATIONS | COMPARISONS
+KNOWN = EVALUATIONS | TOGETHER | COMPARISONS
 
 LEAST = {"samples": 2, "context": 2, "batch": 4}  # of options that count; 1 elsewhere
 COUNTS = ("sizes",)  # options that hold several counts
@@ -55,7 +60,7 @@ TEXTS = ("ptb", "wikitext2", "tiny_shakespeare")  # data that are one stream of 
 NO_IMAGES = (*TEXTS, "clrs_text", "max_retrieval", "dirichlet")
 # Evaluations that need labels of the head's classes.
 LABELLED = ("uncertainty", "calibration", "collapse", "ood")
-STREAMED = ("perplexity", "log_probability_rank")  # evaluations of a whole stream
+STREAMED = ("perplexity", "log_probability_rank", "last_layer")  # evaluations of a whole stream
 # What a field of the config must be for an evaluation, in words and as a test.
 NEEDS = {
   "uncertainty": ("model.dropout", "above 0", lambda rate: (rate or 0) > 0),
@@ -72,6 +77,7 @@ NEEDS = {
 __all__ = [
   "COMPARISONS",
   "EVALUATIONS",
+  "TOGETHER",
   "Mechanism",
   "Predictor",
   "accuracy",
@@ -88,6 +94,7 @@ __all__ = [
   "exact_match",
   "held_out",
   "kernel_names",
+  "last_layer",
   "log_probability_rank",
   "measure_layers",
   "measure_mechanism",
@@ -95,6 +102,7 @@ __all__ = [
   "ood_drop",
   "perplexity",
   "probe",
+  "probe_members",
   "retrieval",
   "row_sharpness",
   "sharpness",

@@ -1,52 +1,81 @@
-"""Linear classifiers on frozen features, of all layers at once: a ridge, or softmax with Adam."""
+"""Linear classifiers on frozen features, of all layers and networks at once: ridge or softmax."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, ArrayLike, Float, Int, Real
+from jaxtyping import Array, Float
 
-from rankbias import ops, rank
+from rankbias import rank
 from rankbias.evaluate.predictor import Predictor, batches, joined
+from rankbias.evaluate.softmax_regression import fit_stacks
 from rankbias.evaluate.spectra import layer_matrices
 from rankbias.rank import LinearMap
+from rankbias.rank.float64 import double_precision
 
 HELD_OUT = 5  # one in so many training rows chooses the strength of the ridge
 Split = Mapping[str, np.ndarray]
-Probes = dict[str, LinearMap]
+Probes = dict[str, LinearMap]  # of each layer: kernel [members, strengths, d, k], mean and bias
+States = dict[str, rank.streaming.State]  # of each layer, with a leading axis of members
 
 
 class View(NamedTuple):
-  """Some layers of a network, as what is compiled in and what is not.
+  """Some layers of networks that differ in numbers, as what is compiled in and what is not.
 
   Attributes:
     form: (functions, layers, max_features); hashable.
-    numbers: of the predictor.
+    numbers: of the predictors, stacked along a leading axis of members.
   """
 
   form: tuple
   numbers: Any
 
 
+def make_views(predictors: Sequence[Predictor], layers: Sequence[str], max_features: int) -> View:
+  """What the probes see of networks that share their functions.
+
+  Raises:
+    ValueError: there are none, or their functions are not the same objects.
+  """
+  functions = {predictor.functions() for predictor in predictors}
+  if len(functions) != 1:
+    raise ValueError(
+      f"{len(predictors)} predictors with {len(functions)} different sets of functions: give at "
+      "least one, and all with the same `apply`, `head` and `log_head`; others one after another"
+    )
+  stacked = jax.tree.map(lambda *own: jnp.stack(own), *(p.numbers() for p in predictors))
+  return View((*functions, tuple(layers), max_features), stacked)
+
+
 def make_view(predictor: Predictor, layers: Sequence[str], max_features: int) -> View:
-  """What the probes see of a network."""
-  return View((predictor.functions(), tuple(layers), max_features), predictor.numbers())
+  """What the probes see of one network."""
+  return make_views([predictor], layers, max_features)
 
 
 def fit_ridge(
   view: View, split: Split, *, classes: int, strengths: Sequence[float]
 ) -> tuple[Probes, dict[str, int]]:
+  """`fit_ridges` of a view of one network: kernels [strengths, d, k], and one choice a layer."""
+  paths, best = fit_ridges(view, split, classes=classes, strengths=strengths)
+  return first_member(paths), {layer: int(chosen[0]) for layer, chosen in best.items()}
+
+
+def fit_ridges(
+  view: View, split: Split, *, classes: int, strengths: Sequence[float]
+) -> tuple[Probes, dict[str, np.ndarray]]:
   """Fits one-hot labels by `rank.ridge`, from sums over the rows: features are not kept.
 
   A fixed fifth of the rows is held out at first. The strength that is right most often on it, of
   equals that with the least squared error, is then to be used with all rows. (The error alone would
   choose too strong a ridge where classes are many.)
 
-  Returns: each layer's probes of all rows, one for each strength, and which of them is chosen.
+  Forward passes, sums and counts are of all networks in one compiled call; the eigenproblems are
+  solved one after another. Memory is 16 (d + k)^2 bytes for the sums of a layer of a network.
+
+  Returns: each layer's probes of all rows, one for each strength, and which is chosen [members].
   """
   grid = np.asarray(strengths, np.float32)
   order = np.random.default_rng(0).permutation(len(split["y"]))
@@ -55,29 +84,32 @@ def fit_ridge(
     for rows in (order[::HELD_OUT], np.delete(order, slice(None, None, HELD_OUT)))
   )
   states, others = (stream(view, part, classes) for part in (kept, held))
-  paths = {layer: rank.ridge(state, grid, targets=classes) for layer, state in states.items()}
+  solve = partial(rank.ridge, strengths=grid, targets=classes)
+  paths = {layer: _stack(map(solve, _members(state))) for layer, state in states.items()}
   best = {}
   for layer, right in shares(view, paths, held).items():
-    errors = np.asarray(rank.squared_error(others[layer], paths[layer]))
-    best[layer] = int(np.lexsort((errors, -right))[0])
-    whole = rank.spectrum_merge(states.pop(layer), others.pop(layer))
-    paths[layer] = rank.ridge(whole, grid, targets=classes)
+    pairs = list(zip(_members(states.pop(layer)), _members(others.pop(layer)), strict=True))
+    maps = _members(paths[layer])
+    errors = [rank.squared_error(own, map_) for (_, own), map_ in zip(pairs, maps, strict=True)]
+    best[layer] = np.lexsort((np.asarray(errors), -right))[:, 0]
+    paths[layer] = _stack(solve(rank.spectrum_merge(*pair)) for pair in pairs)
   return paths, best
 
 
-def stream(view: View, split: Split, classes: int) -> dict[str, rank.streaming.State]:
-  """Each layer's state of `rank.spectrum_update`, of rows of features and the one-hot label."""
-  states = {
-    layer: rank.spectrum_init(shape.shape[1] + classes, dtype=shape.dtype)
-    for layer, shape in _shapes(view, split).items()
-  }
+def stream(view: View, split: Split, classes: int) -> States:
+  """Each layer's states of `rank.spectrum_update`, of rows of features and the one-hot label."""
+  states = {}
+  for layer, (members, _, d), dtype in _forms(view, split):
+    one = rank.spectrum_init(d + classes, dtype=dtype)
+    with double_precision():  # keeps the dtype of float64 sums; others stay as they are
+      states[layer] = jax.tree.map(lambda x, m=members: jnp.zeros((m, *x.shape), x.dtype), one)
   for x, y, weight in batches(split):
     states = _add(view.form, view.numbers, states, x, y, weight, classes)
   return states
 
 
-def shares(view: View, paths: Probes, split: Split) -> dict[str, np.ndarray]:
-  """How often each of a layer's probes [s] is right on a split; NaN where one says NaN."""
+def shares(view: View, paths: Probes, split: Split) -> dict[str, Float[np.ndarray, "members s"]]:
+  """How often each of a layer's probes is right on a split; NaN where one says NaN."""
   totals = [
     jax.device_get(_right(view.form, view.numbers, paths, x, y, weight))
     for x, y, weight in batches(split)
@@ -91,100 +123,65 @@ def shares(view: View, paths: Probes, split: Split) -> dict[str, np.ndarray]:
 def fit_layers_adam(
   view: View, split: Split, *, classes: int, epochs: int, batch_size: int, learning_rate: float
 ) -> Probes:
-  """Fits every layer by `fit_adam`, in one compiled program, from features kept in memory."""
+  """Fits every layer of every network by `fit_adam`, in one compiled program.
+
+  Memory is that of the features of all of them, 4 n d bytes a layer and network, twice.
+  """
   parts = []
   for x, _, weight in batches(split):
     found = _features(view.form, view.numbers, x)
-    parts.append({layer: np.asarray(rows)[weight > 0] for layer, rows in found.items()})
+    parts.append({layer: np.asarray(rows)[:, weight > 0] for layer, rows in found.items()})
   alike = {}
-  for layer, shape in _shapes(view, split).items():
-    alike.setdefault(shape.shape[1], []).append(layer)
+  for layer, (_, _, d), _ in _forms(view, split):
+    alike.setdefault(d, []).append(layer)
   stacks = [
-    np.stack([np.concatenate([part.pop(layer) for part in parts]) for layer in layers])
+    np.concatenate([np.concatenate([part.pop(layer) for part in parts], 1) for layer in layers])
     for layers in alike.values()
   ]
-  found = _fit_stacks(stacks, split["y"], classes, epochs, batch_size, learning_rate)
-  return {
-    layer: jax.tree.map(lambda leaf, i=i: leaf[i], probes)
-    for layers, probes in zip(alike.values(), jax.device_get(found), strict=True)
-    for i, layer in enumerate(layers)
-  }
+  own = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+  found = jax.device_get(fit_stacks(stacks, split["y"], classes=classes, **own))
+  probes = {}
+  for layers, fitted in zip(alike.values(), found, strict=True):
+    fitted = fitted._replace(kernel=fitted.kernel[:, None])  # as of a ridge with one strength
+    own = zip(*(np.split(leaf, len(layers)) for leaf in fitted), strict=True)
+    probes |= {layer: LinearMap(*leaves) for layer, leaves in zip(layers, own, strict=True)}
+  return probes
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
-def _fit_stacks(stacks, labels, classes, epochs, batch_size, learning_rate):
-  """The probes of stacks of features [layers, n, d], one stack for each width."""
-  options = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-  fit = partial(fit_adam, classes=classes, **options)
-  probes = [jax.vmap(fit, (0, None))(stack, labels) for stack in stacks]
-  # As of a ridge with one strength: kernels [layers, 1, d, classes].
-  return [p._replace(kernel=p.kernel[:, None]) for p in probes]
+def first_member(paths: Probes) -> Probes:
+  """The probes of the first network, without the axis of members."""
+  return {layer: next(_members(probes)) for layer, probes in paths.items()}
 
 
-@partial(jax.jit, static_argnames=("classes", "epochs", "batch_size"))
-def fit_adam(
-  features: Real[ArrayLike, "n d"],
-  labels: Int[ArrayLike, "n"],
-  *,
-  classes: int,
-  epochs: int = 30,
-  batch_size: int = 512,
-  learning_rate: float = 1e-3,
-) -> LinearMap:
-  """Fits softmax regression by Adam on features standardised by two things: mean and one scale.
-
-  Minimises the mean cross-entropy of softmax(((x - m) / s) W + b) from W = 0, without weight decay;
-  m is the mean row and s^2 the mean variance of a feature. One scale for the layer takes away its
-  units, which differ between layers and temperatures, and leaves the shape of its spectrum: a scale
-  for each feature would undo what is to be measured, and lift rounding to the size of the signal.
-  Batches are cut from a new permutation in every epoch, the same for all layers and members; what
-  is left over waits for the next. Written for one matrix; vmap over layers and members.
-
-  Returns: the map of raw features, x -> (x - m) W / s + b.
-
-  Example: jax.vmap(lambda x, y: fit_adam(x, y, classes=10), (0, None))(layers, labels).
-  Source: protocol of public re-implementations of Masarczyk et al. 2023, arXiv:2305.19753 (one
-  linear layer, Adam with learning rate 1e-3, 30 epochs, batch 512); the standardisation is ours.
-  """
-  x, labels = jnp.asarray(features), jnp.asarray(labels)
-  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-  n, d = x.shape
-  size = min(batch_size, n)
-  mean = jnp.mean(x, 0)
-  variance = jnp.mean(jnp.square(x - mean[None, :]))
-  scale = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 1)
-  adam = optax.adam(learning_rate)
-
-  def loss(probe, rows):
-    z = LinearMap(mean, probe["kernel"] / scale, probe["bias"])(x[rows])
-    return jnp.mean(ops.cross_entropy(ops.log_softmax(z), labels[rows]))
-
-  def step(carry, rows):
-    probe, moments = carry
-    updates, moments = adam.update(jax.grad(loss)(probe, rows), moments)
-    return (optax.apply_updates(probe, updates), moments), None
-
-  def epoch(carry, number):
-    order = jax.random.permutation(jax.random.fold_in(jax.random.key(0), number), n)
-    return jax.lax.scan(step, carry, order[: n // size * size].reshape(-1, size))
-
-  probe = {"kernel": jnp.zeros((d, classes), x.dtype), "bias": jnp.zeros(classes, x.dtype)}
-  (probe, _), _ = jax.lax.scan(epoch, (probe, adam.init(probe)), jnp.arange(epochs))
-  return LinearMap(mean, probe["kernel"] / scale, probe["bias"])
+def _members(tree: Any) -> Iterator[Any]:
+  """The members of a tree with a leading axis of them."""
+  for m in range(len(jax.tree.leaves(tree)[0])):
+    with double_precision():  # indexing outside would narrow float64
+      one = jax.tree.map(lambda leaf, m=m: leaf[m], tree)
+    yield one
 
 
-def _matrices(form, numbers, x) -> dict[str, Float[Array, "n d"]]:
+def _stack(maps: Iterator[LinearMap]) -> LinearMap:
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *maps)
+
+
+def _matrices(form, numbers, x) -> dict[str, Float[Array, "members n d"]]:
   functions, layers, max_features = form
   unlabelled = jnp.zeros(len(x), jnp.int32)
-  matrices, _ = layer_matrices(joined(functions, numbers), x, unlabelled, max_features)
-  wide = {layer: jnp.promote_types(matrices[layer].dtype, jnp.float32) for layer in layers}
-  return {layer: matrices[layer].astype(dtype) for layer, dtype in wide.items()}
+
+  def one(numbers):
+    matrices, _ = layer_matrices(joined(functions, numbers), x, unlabelled, max_features)
+    wide = {layer: jnp.promote_types(matrices[layer].dtype, jnp.float32) for layer in layers}
+    return {layer: matrices[layer].astype(dtype) for layer, dtype in wide.items()}
+
+  return jax.vmap(one)(numbers)
 
 
-def _shapes(view: View, split: Split) -> dict[str, jax.ShapeDtypeStruct]:
-  """The layers' matrices of one example, in forward order."""
+def _forms(view: View, split: Split) -> Iterator[tuple[str, tuple, Any]]:
+  """(layer, shape and dtype of its matrices of one example), in forward order."""
   found = jax.eval_shape(partial(_matrices, view.form), view.numbers, split["x"][:1])
-  return {layer: found[layer] for layer in view.form[1]}
+  for layer in view.form[1]:
+    yield layer, found[layer].shape, found[layer].dtype
 
 
 _features = jax.jit(_matrices, static_argnums=0)
@@ -194,24 +191,23 @@ _features = jax.jit(_matrices, static_argnums=0)
 def _add(form, numbers, states, x, y, weight, classes):
   """The states with the rows of a batch added."""
   labels = jax.nn.one_hot(y, classes)
-  return {
-    layer: rank.spectrum_update(
-      states[layer], jnp.concatenate([rows, labels.astype(rows.dtype)], 1), where=weight > 0
-    )
-    for layer, rows in _matrices(form, numbers, x).items()
-  }
+
+  def add(state, rows):
+    both = jnp.concatenate([rows, labels.astype(rows.dtype)], 1)
+    return rank.spectrum_update(state, both, where=weight > 0)
+
+  matrices = _matrices(form, numbers, x)
+  return {layer: jax.vmap(add)(states[layer], rows) for layer, rows in matrices.items()}
 
 
 @partial(jax.jit, static_argnums=0)
 def _right(form, numbers, paths, x, y, weight):
-  """Weighted counts of right answers of each layer's probes, [s] each."""
+  """Weighted counts of right answers of each layer's probes, [members, s] each."""
 
   def count(probe, rows):
     z = probe(rows)
     right = jnp.where(jnp.isfinite(z).all(1), jnp.argmax(z, 1) == y, jnp.nan)
     return jnp.sum(jnp.where(weight > 0, right, 0))
 
-  return {
-    layer: jax.vmap(count, (LinearMap(None, 0, None), None))(paths[layer], rows)
-    for layer, rows in _matrices(form, numbers, x).items()
-  }
+  counts = jax.vmap(jax.vmap(count, (LinearMap(None, 0, None), None)))
+  return {layer: counts(paths[layer], rows) for layer, rows in _matrices(form, numbers, x).items()}

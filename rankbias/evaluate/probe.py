@@ -10,8 +10,8 @@ from rankbias.evaluate.linear_probes import (
   Split,
   View,
   fit_layers_adam,
-  fit_ridge,
-  make_view,
+  fit_ridges,
+  make_views,
   shares,
 )
 from rankbias.evaluate.predictor import OOD, Predictor
@@ -22,11 +22,21 @@ THRESHOLDS = (0.95, 0.99)
 METHODS = ("ridge", "adam")
 
 
-def probe(
-  predictor: Predictor,
+def probe(predictor: Predictor, source: Any, *, others=None, **options: Any) -> dict[str, Any]:
+  """Accuracy of a linear classifier on the frozen features of every layer: {"probe": {...}}.
+
+  Args:
+    options: as of `probe_members`, of which this is the case of one network.
+
+  Source: Alain & Bengio 2016, arXiv:1610.01644.
+  """
+  return probe_members([predictor], source, **options)[0]
+
+
+def probe_members(
+  predictors: Sequence[Predictor],
   source: Any,
   *,
-  others=None,
   method: Literal["ridge", "adam"] = "ridge",
   layers: Sequence[str] | None = None,
   images: int = 10000,
@@ -35,60 +45,76 @@ def probe(
   epochs: int = 30,
   batch_size: int = 512,
   learning_rate: float = 1e-3,
-) -> dict[str, Any]:
-  """Accuracy of a linear classifier on the frozen features of every layer, the logits too.
+) -> list[dict[str, Any]]:
+  """Probes all layers, the logits too, of all networks: linear classifiers on frozen features.
 
   In distribution it is fitted on "train" and tested on "test"; out of distribution, where the
   source has these splits, on "ood_train" and "ood_test" with their own classes. Inputs are the
   flattened activations of the first `images` images of a split, a fixed random subset of
   `max_features` of wide layers, without augmentation.
 
+  Networks go through each compiled call side by side, and so does memory grow with their number:
+  d^2 numbers for a layer of width d with a ridge, and n d, its features, with Adam.
+
   Args:
+    predictors: that differ in numbers alone, as the members of a program do: their functions are
+      the same objects.
     method: "ridge" regresses one-hot labels in closed form, its strength chosen on a held-out fifth
-      of the training rows (`linear_probes.fit_ridge`); "adam" is softmax regression with the
-      protocol of public re-implementations (`linear_probes.fit_adam`).
+      of the training rows (`linear_probes.fit_ridges`); "adam" is softmax regression with the
+      protocol of public re-implementations, but for its standardisation (`fit_adam`).
     layers: names of layers, "logits" among them; None for all.
     strengths: of the ridge, in units of the mean variance direction, tr(S) / d.
     epochs, batch_size, learning_rate: of Adam.
 
   Returns:
-    {"probe": {...}} with "method", "layers" in forward order, "id" and "ood" (None without the
-    splits) {layer: {"train", "test": accuracy, "strength": of a ridge}}; of the hidden layers
-    "effective_depth" {"0.95", "0.99"} in distribution, "ood_drop" and "best_layer", the one with
-    the best test accuracy out of distribution (None without).
+    for each network {"probe": {...}} with "method", "layers" in forward order, "id" and "ood" (None
+    without the splits) {layer: {"train", "test": accuracy, "strength": of a ridge}}; of the hidden
+    layers "effective_depth" {"0.95", "0.99"} in distribution, "ood_drop" and "best_layer", the one
+    with the best test accuracy out of distribution (None without).
 
   Raises:
     ValueError: a method or layer is unknown (the known ones are listed), no hidden layer is chosen,
-      a split lacks a class, or an example has more than one label.
+      a split lacks a class, or an example has more than one label; the functions differ.
 
   Source: Alain & Bengio 2016, arXiv:1610.01644; depth as in `rankbias.evaluate.depth`.
   """
   check_probe({"method": method, "strengths": strengths})
-  names = chosen_layers(layer_names(predictor, source.splits["train"]["x"][:1]), layers)
-  view = make_view(predictor, names, max_features)
+  train = source.splits["train"]["x"]
+  names = chosen_layers(layer_names(predictors[0], train[:1]), layers)
+  view = make_views(predictors, names, max_features)
   adam = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
   own = {"strengths": sorted(strengths)} if method == "ridge" else adam
-  found = {"id": None, "ood": None}
+  found = [{"id": None, "ood": None} for _ in predictors]
   for task, (train, test, classes) in tasks(source).items():
     pair = [first(source.splits[name], name, images, classes) for name in (train, test)]
-    found[task] = accuracies(view, *pair, classes=classes, **own)
-  return {"probe": {"method": method, "layers": names, **found, **summary(found, names)}}
+    for entry, layer_entries in zip(
+      found, accuracies(view, *pair, classes=classes, **own), strict=True
+    ):
+      entry[task] = layer_entries
+  shared = {"method": method, "layers": names}
+  return [{"probe": {**shared, **entry, **summary(entry, names)}} for entry in found]
 
 
-def accuracies(view: View, train: Split, test: Split, *, classes: int, **options: Any) -> dict:
-  """Fits probes, by a ridge where `strengths` are given, else by Adam; {layer: {"train", ...}}."""
+def accuracies(view: View, train: Split, test: Split, *, classes: int, **options: Any) -> list:
+  """Fits probes, by a ridge where `strengths` are given, else by Adam.
+
+  Returns: of each network, {layer: {"train", "test": accuracy, "strength": of a ridge}}.
+  """
   if "strengths" in options:
-    probes, best = fit_ridge(view, train, classes=classes, **options)
-    strengths = options["strengths"]
-    entries = {layer: {"strength": strengths[i]} for layer, i in best.items()}
+    probes, best = fit_ridges(view, train, classes=classes, **options)
+    grid = options["strengths"]
+    chosen = {layer: [{"strength": grid[i]} for i in own] for layer, own in best.items()}
   else:
     probes = fit_layers_adam(view, train, classes=classes, **options)
-    best, entries = dict.fromkeys(probes, 0), {layer: {} for layer in probes}
+    best = {layer: np.zeros(len(p.mean), int) for layer, p in probes.items()}
+    chosen = {layer: [{} for _ in own] for layer, own in best.items()}
   for kind, split in (("train", train), ("test", test)):
     right = shares(view, probes, split)
-    for layer, i in best.items():
-      entries[layer][kind] = float(right[layer][i])
-  return {layer: entries[layer] for layer in view.form[1]}
+    for layer, own in best.items():
+      for m, i in enumerate(own):
+        chosen[layer][m][kind] = float(right[layer][m, i])
+  members = range(len(next(iter(best.values()))))
+  return [{layer: chosen[layer][m] for layer in view.form[1]} for m in members]
 
 
 def tasks(source: Any) -> dict[str, tuple[str, str, int]]:

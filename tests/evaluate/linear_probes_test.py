@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
-from rankbias.evaluate.linear_probes import fit_adam
+from rankbias.evaluate.softmax_regression import fit_adam
 
 N, D, K = 120, 5, 3
 

@@ -9,8 +9,14 @@ from sklearn.linear_model import Ridge
 
 from rankbias import runs
 from rankbias.evaluate import EVALUATIONS, Predictor, check_layers, check_options, check_splits
-from rankbias.evaluate.linear_probes import HELD_OUT
-from rankbias.evaluate.probe import STRENGTHS, probe
+from rankbias.evaluate.linear_probes import (
+  HELD_OUT,
+  fit_ridge,
+  fit_ridges,
+  make_view,
+  make_views,
+)
+from rankbias.evaluate.probe import STRENGTHS, probe, probe_members
 
 SHAPE, WIDTH = (2, 3, 1), 6
 LAYERS = ["wide", "narrow", "dead", "again"]  # forward order, which is not the alphabetical one
@@ -22,6 +28,10 @@ def apply(params, x, *, key=None):
   acts = {"wide": h.reshape(len(x), 2, 3), "narrow": h @ params, "dead": h @ params * 0 + 2}
   acts["again"] = h @ params * 3
   return acts["again"], acts
+
+
+def head(weights, features):
+  return features @ weights
 
 
 def matrices(params, x):
@@ -51,7 +61,7 @@ def predictor():
   rng = np.random.default_rng(1)
   params = (rng.normal(size=(WIDTH, 2)) @ rng.normal(size=(2, WIDTH))).astype("f4")
   kernel = rng.normal(size=(WIDTH, 4)).astype("f4")
-  return Predictor(apply, params, lambda weights, features: features @ weights, kernel)
+  return Predictor(apply, params, head, kernel)
 
 
 def ridge_by_hand(train, test, classes):
@@ -188,3 +198,54 @@ def test_a_config_is_refused_before_training():
   with pytest.raises(ValueError, match=r"uncertainty\.split='ood_test': labels of data of another"):
     check_splits({"uncertainty": {"split": "ood_test"}}, ("train", "test", "ood_test"))
   check_splits({"spectra": {"split": "ood_test"}}, ("train", "ood_test"))
+
+
+def members():
+  """Networks of one form with other weights; what they keep has rank 1, 2 and 3."""
+  rng = np.random.default_rng(2)
+  for used in (1, 2, 3):
+    params = (rng.normal(size=(WIDTH, used)) @ rng.normal(size=(used, WIDTH))).astype("f4")
+    yield Predictor(apply, params, head, rng.normal(size=(WIDTH, 4)).astype("f4"), 10.0**used)
+
+
+@pytest.mark.parametrize("method", ["ridge", "adam"])
+def test_members_together_are_as_one_by_one(method):
+  """Rounding alone differs, which moves an example or two."""
+  networks, source = list(members()), make_source(other=False, noise=30.0)
+  options = {"method": method, "layers": ["wide", "again"], "epochs": 5}
+  together = probe_members(networks, source, **options)
+  alone = [probe(predictor, source, **options) for predictor in networks]
+  accuracies = []
+  for found, expected in zip(together, alone, strict=True):
+    found, expected = found["probe"], expected["probe"]
+    assert list(found) == list(expected) and found["layers"] == expected["layers"]
+    assert list(found["id"]) == list(expected["id"]) == ["wide", "again"]
+    for layer, entry in expected["id"].items():
+      assert found["id"][layer] == pytest.approx(entry, abs=2.1 / 200), layer
+    accuracies.append(found["id"]["again"]["test"])
+  assert np.ptp(accuracies) > 0.05  # each has its own
+
+
+def test_answers_of_members_together_are_those_of_each_to_rounding():
+  """Of the answers, because a weight along a direction of rounding is rounding over the ridge."""
+  networks, source = list(members()), make_source(other=False, noise=30.0)
+  train, own = source.splits["train"], {"classes": 4, "strengths": (1e-2, 1e-1)}
+  together, best = fit_ridges(make_views(networks, ["again"], 100), train, **own)
+  for m, predictor in enumerate(networks):
+    alone, chosen = fit_ridge(make_view(predictor, ["again"], 100), train, **own)
+    assert best["again"][m] == chosen["again"]
+    x = matrices(predictor.params, train["x"])["again"]
+    found, expected = (
+      (x - np.asarray(mean)) @ np.asarray(kernel) + np.asarray(bias)
+      for mean, kernel, bias in ([leaf[m] for leaf in together["again"]], alone["again"])
+    )
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_networks_with_other_functions_do_not_go_together(predictor):
+  other = predictor._replace(head=lambda weights, features: features @ weights)
+  with pytest.raises(ValueError, match=r"2 predictors with 2 different sets of functions: give at"):
+    probe_members([predictor, other], make_source())
+  with pytest.raises(ValueError, match=r"0 predictors with 0 different sets of functions"):
+    make_views([], LAYERS, 10)
