@@ -20,7 +20,6 @@ from rankbias.evaluate.compress import check_compress, compress
 from rankbias.evaluate.depth import effective_depth, ood_drop
 from rankbias.evaluate.exact_match import exact_match
 from rankbias.evaluate.held_out import held_out
-from rankbias.evaluate.last_layer import last_layer
 from rankbias.evaluate.linear_maps import kernel_names
 from rankbias.evaluate.log_probability_rank import log_probability_rank
 from rankbias.evaluate.mechanism import Mechanism, check_alignment, measure_mechanism
@@ -43,7 +42,6 @@ EVALUATIONS = {
   "bottleneck": bottleneck,
   "perplexity": perplexity,
   "log_probability_rank": log_probability_rank,
-  "last_layer": last_layer,
   "calibration": calibration,
   "probe": probe,
   "collapse": collapse,
@@ -60,7 +58,7 @@ TEXTS = ("ptb", "wikitext2", "tiny_shakespeare")  # data that are one stream of 
 NO_IMAGES = (*TEXTS, "clrs_text", "max_retrieval", "dirichlet")
 # Evaluations that need labels of the head's classes.
 LABELLED = ("uncertainty", "calibration", "collapse", "ood")
-STREAMED = ("perplexity", "log_probability_rank", "last_layer")  # evaluations of a whole stream
+STREAMED = ("perplexity", "log_probability_rank")  # evaluations of a whole stream
 # What a field of the config must be for an evaluation, in words and as a test.
 NEEDS = {
   "uncertainty": ("model.dropout", "above 0", lambda rate: (rate or 0) > 0),
@@ -94,7 +92,6 @@ __all__ = [
   "exact_match",
   "held_out",
   "kernel_names",
-  "last_layer",
   "log_probability_rank",
   "measure_layers",
   "measure_mechanism",
