@@ -117,7 +117,7 @@ def _axis(members: Sequence[Member], fields: Sequence[str]) -> str:
   """Temperature, or the number that varies alone and has more values than it; "" for neither."""
   counts = {f: len({_key(_value(m, f)) for m in members}) for f in (TEMPERATURE, *fields)}
   numbers = [f for f in fields if _is_numeric(members, f)]
-  alone = len(numbers) == 1 and not _one_at_a_time(_changes([_own(m, fields) for m in members]))
+  alone = len(numbers) == 1 and not _few_at_a_time(_changes([_own(m, fields) for m in members]))
   if alone and (counts[TEMPERATURE] == 1 or counts[numbers[0]] > counts[TEMPERATURE]):
     return numbers[0]
   return TEMPERATURE if counts[TEMPERATURE] > 1 else ""
@@ -135,13 +135,13 @@ def _place(member: Member, fields: Sequence[str]) -> list:
 
 
 def _labels(found: Sequence[Fields], fields: Sequence[str]) -> list[str]:
-  """What each setting is called: "width = 64", or by what it changes where each changes one thing.
+  """What each setting is called: "width = 64", or by what it changes where each changes little.
 
   Fields that do not exist in a setting are left out.
   """
   names = dict(zip(fields, short(fields), strict=True)) | {TEMPERATURE: "𝑇"}
   changes = _changes(found)
-  shown = changes if _one_at_a_time(changes) else [fields] * len(found)
+  shown = changes if _few_at_a_time(changes) else [fields] * len(found)
   parts = [
     [f"{names[f]} = {_text(own[f])}" for f in chosen if own[f] is not None]
     for own, chosen in zip(found, shown, strict=True)
@@ -155,10 +155,10 @@ def _changes(found: Sequence[Fields]) -> list[list[str]]:
   return [[f for f in own if _key(own[f]) != usual[f]] for own in found]
 
 
-def _one_at_a_time(changes: Sequence[Sequence[str]]) -> bool:
-  """Tells whether there is a setting that all others change in one of several fields."""
+def _few_at_a_time(changes: Sequence[Sequence[str]]) -> bool:
+  """Tells whether there is a setting that all others change in some of several fields, not in all."""
   fields = {f for own in changes for f in own}
-  return len(fields) > 1 and [] in changes and max(map(len, changes)) == 1
+  return len(fields) > 1 and [] in changes and max(map(len, changes)) < len(fields)
 
 
 def short(fields: Sequence[str]) -> list[str]:

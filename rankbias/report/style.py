@@ -126,16 +126,23 @@ def outer_labels(axes: np.ndarray) -> None:
     ax.set_xlabel("")
 
 
+LINE = 0.19  # inches of a line of a legend
+
+
 def legend(figure: Figure, axes: Axes | np.ndarray, columns: int = 6) -> None:
   """One legend for all panels, below them; reference lines last."""
   found = [ax.get_legend_handles_labels() for ax in np.ravel(axes)]
   unique = {label: handle for pair in found for handle, label in zip(*pair, strict=True)}
   pairs = [(handle, label) for label, handle in unique.items()]
   pairs.sort(key=lambda pair: pair[1].startswith(LAST))
-  if pairs:
-    columns = min(columns, len(pairs))
-    options = {"loc": "outside lower center", "ncols": columns, "columnspacing": 1.4}
-    figure.legend(*zip(*pairs, strict=True), **options)
+  for count in range(min(columns, len(pairs)), 0, -1):  # as many columns as there is room for
+    options = {"loc": "outside lower center", "ncols": count, "columnspacing": 1.4}
+    drawn = figure.legend(*zip(*pairs, strict=True), **options)
+    if count == 1 or drawn.get_window_extent().width <= figure.bbox.width:
+      rows = -(-len(pairs) // count) - -(-len(pairs) // min(columns, len(pairs)))
+      figure.set_figheight(figure.get_figheight() + LINE * rows)
+      return
+    drawn.remove()
 
 
 def log_axis(axes: Axes, label: str) -> None:
@@ -147,7 +154,7 @@ def log_axis(axes: Axes, label: str) -> None:
     low, high = np.sqrt(low * high) / 2.3, np.sqrt(low * high) * 2.3
     axes.set_ylim(low, high)
   subs = (1, 2, 5) if high / low < 3e3 else (1,)
-  axes.yaxis.set_major_locator(ticker.LogLocator(base=10, subs=subs))
+  axes.yaxis.set_major_locator(ticker.LogLocator(base=10, subs=subs, numticks=20))
   if low >= 0.1 and high < 1e5:
     axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
   axes.set_ylabel(label)

@@ -53,6 +53,12 @@ ONE_AT_A_TIME = [{SCALE: s, DECAY: d} for s, d in ((1.0, 0.0), (2.0, 0.0), (1.0,
 CHANGES = ["base", "weight decay = 0.1", "weight decay = 0.2", "init scale = 2"]
 
 
+# Two fields change together in one setting, which is not a grid of them.
+TOGETHER = [{SCALE: 1.0, DECAY: 0.0, WIDTH: 8}, {SCALE: 0.5, DECAY: 0.1, WIDTH: 8}]
+TOGETHER += [{SCALE: 1.0, DECAY: 0.0, WIDTH: 16}, {SCALE: 1.0, DECAY: 0.1, WIDTH: 8}]
+PAIRS = ["init scale = 0.5, weight decay = 0.1", "base", "weight decay = 0.1", "width = 16"]
+
+
 @pytest.mark.parametrize(
   ("settings", "temperatures", "axis", "lines"),
   [
@@ -62,6 +68,7 @@ CHANGES = ["base", "weight decay = 0.1", "weight decay = 0.2", "init scale = 2"]
     (each(NORM, "none", "batch"), (1.0,), "", [""]),
     (each(NORM, "layer", "batch"), TWO, "temperature", ["norm = batch", "norm = layer"]),
     (ONE_AT_A_TIME, TWO, "temperature", CHANGES),
+    (TOGETHER, TWO, "temperature", PAIRS),
   ],
 )
 def test_axis_and_lines(settings, temperatures, axis, lines, made):
