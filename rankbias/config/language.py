@@ -61,6 +61,7 @@ def language_model(name: str, arg: str, *, every: int, patience: int) -> ConfigD
   c.evaluate = {
     "perplexity": {"splits": ("valid", "test"), "lanes": 16},
     "log_probability_rank": {"split": "test", "contexts": 4096, "lanes": 1},
+    "last_layer": {"split": "test"},
   }
   return c
 

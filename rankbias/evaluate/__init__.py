@@ -13,20 +13,22 @@ from typing import Any
 
 from rankbias.evaluate.accuracy import accuracy
 from rankbias.evaluate.bottleneck import bottleneck
-from rankbias.evaluate.calibration import calibration
+from rankbias.evaluate.calibration import calibration, labels_of_calibration
 from rankbias.evaluate.cka import cka
-from rankbias.evaluate.collapse import check_classes, collapse
+from rankbias.evaluate.collapse import collapse, labels_of_collapse
 from rankbias.evaluate.compress import check_compress, compress
 from rankbias.evaluate.depth import effective_depth, ood_drop
 from rankbias.evaluate.exact_match import exact_match
 from rankbias.evaluate.held_out import held_out
+from rankbias.evaluate.last_layer import last_layer
+from rankbias.evaluate.labels import check_labels, labels_of_cuts
 from rankbias.evaluate.linear_maps import kernel_names
 from rankbias.evaluate.log_probability_rank import log_probability_rank
 from rankbias.evaluate.mechanism import Mechanism, check_alignment, measure_mechanism
-from rankbias.evaluate.ood import check_detectors, ood
+from rankbias.evaluate.ood import check_detectors, labels_of_ood, ood
 from rankbias.evaluate.perplexity import perplexity
 from rankbias.evaluate.predictor import OOD, Predictor
-from rankbias.evaluate.probe import check_examples, check_probe, probe, probe_members
+from rankbias.evaluate.probe import check_probe, labels_of_probe, probe, probe_members
 from rankbias.evaluate.remedies import as_specs
 from rankbias.evaluate.retrieval import check_fit, fit_head, retrieval
 from rankbias.evaluate.sharpness import row_sharpness, sharpness, sharpness_against_count
@@ -42,6 +44,7 @@ EVALUATIONS = {
   "bottleneck": bottleneck,
   "perplexity": perplexity,
   "log_probability_rank": log_probability_rank,
+  "last_layer": last_layer,
   "calibration": calibration,
   "probe": probe,
   "collapse": collapse,
@@ -58,7 +61,7 @@ TEXTS = ("ptb", "wikitext2", "tiny_shakespeare")  # data that are one stream of 
 NO_IMAGES = (*TEXTS, "clrs_text", "max_retrieval", "dirichlet")
 # Evaluations that need labels of the head's classes.
 LABELLED = ("uncertainty", "calibration", "collapse", "ood")
-STREAMED = ("perplexity", "log_probability_rank")  # evaluations of a whole stream
+STREAMED = ("perplexity", "log_probability_rank", "last_layer")  # evaluations of a whole stream
 # What a field of the config must be for an evaluation, in words and as a test.
 NEEDS = {
   "uncertainty": ("model.dropout", "above 0", lambda rate: (rate or 0) > 0),
@@ -71,6 +74,14 @@ NEEDS = {
   "bottleneck": ("data.name", "'dirichlet'", lambda name: name == "dirichlet"),
   **dict.fromkeys(STREAMED, ("data.name", f"one of {', '.join(TEXTS)}", lambda n: n in TEXTS)),
 }
+# Of those that need examples of classes: (source, **options) -> the labels that are seen.
+LABELS = {
+  "calibration": labels_of_calibration,
+  "collapse": labels_of_collapse,
+  "compress": labels_of_cuts,
+  "ood": labels_of_ood,
+  "probe": labels_of_probe,
+}
 
 __all__ = [
   "COMPARISONS",
@@ -82,7 +93,6 @@ __all__ = [
   "bottleneck",
   "calibration",
   "check_alignment",
-  "check_classes",
   "check_context",
   "check_examples",
   "check_layers",
@@ -92,6 +102,7 @@ __all__ = [
   "exact_match",
   "held_out",
   "kernel_names",
+  "last_layer",
   "log_probability_rank",
   "measure_layers",
   "measure_mechanism",
@@ -169,6 +180,17 @@ def check_splits(chosen: Mapping[str, Mapping[str, Any]], splits: Collection[str
             f"evaluate.{name}.{option}={value!r}: labels of data of another distribution are not "
             "those of the network; choose another split"
           )
+
+
+def check_examples(chosen: Mapping[str, Mapping[str, Any]], source: Any) -> None:
+  """Raises where the data lack examples, or classes, that an evaluation needs.
+
+  Args:
+    chosen: {evaluation: options}, after `check_splits`.
+  """
+  for name, options in chosen.items():
+    for split, labels, classes in LABELS[name](source, **options) if name in LABELS else ():
+      check_labels(name, split, labels, classes)
 
 
 def check_layers(chosen: Mapping[str, Mapping[str, Any]], layers: Collection[str]) -> None:

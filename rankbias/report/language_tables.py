@@ -14,6 +14,7 @@ from rankbias.report.remedies import paired_p
 from rankbias.report.retrieval_tables import p_text
 
 RANK = "log_probability_rank"
+LAST = "last_layer"
 EPS = ("0.001", "0.0001", "1e-05")
 
 
@@ -32,6 +33,9 @@ def rows(sweep: Sweep, section: Section) -> Iterator[dict[str, Any]]:
     row["Press rank"] = np.array([r["press_rank"] for r in ranks], float)
     for eps in EPS:
       row[f"effective rank {eps}"] = np.array([r["effective_rank"][eps] for r in ranks], float)
+    last = [m.record[LAST] for m in members if m.record.get(LAST)]
+    for title, key in (("never first", "never_first"), ("estimated width", "width")):
+      row[title] = np.array([r[key] for r in last if r[key] is not None], float)
     row["best step"] = np.array([m.record["best"]["step"] for m in members if "best" in m.record])
     times = [t for t in map(milliseconds, runs) if t]
     row["milliseconds"] = np.array(times, float)
@@ -57,7 +61,7 @@ def html_tables(sweep: Sweep, section: Section) -> list[str]:
   for split in splits:
     names += [f"{split} perplexity", "<i>p</i>", "<i>p</i>, paired"]
   ranked += [f"effective rank at {eps}" for eps in ("10⁻³", "10⁻⁴", "10⁻⁵")]
-  ranked += ["best step", "ms a step"]
+  ranked += ["words never first", "estimated width", "best step", "ms a step"]
   main, ranks = [], []
   for row in found:
     own = [html.escape(row["output layer"])]
@@ -66,7 +70,8 @@ def html_tables(sweep: Sweep, section: Section) -> list[str]:
       tests = row.get(f"{split} p", {})
       cells += [_cell(row[split], 2), p_text(tests.get("Welch")), p_text(tests.get("paired"))]
     main.append(cells)
-    numbers = "Press rank", *(f"effective rank {eps}" for eps in EPS), "best step", "milliseconds"
+    numbers = ["Press rank", *(f"effective rank {eps}" for eps in EPS)]
+    numbers += ["never first", "estimated width", "best step", "milliseconds"]
     ranks.append(own + [_cell(row[name], 0) for name in numbers])
   parts = ["<h3>Perplexity</h3>", tables.rows_as_html(names, main)]
   parts += ["<h3>Rank of the log-probabilities, and time</h3>", tables.rows_as_html(ranked, ranks)]
@@ -81,7 +86,10 @@ def _note(section: Section) -> str:
     "corrected for the number of tests. Press rank: singular values of the log-probabilities above "
     "the rounding of float32, ½ √(m + n + 1) ε σ<sub>1</sub>; effective rank at ε: the fewest "
     "that hold 1 − ε of the energy"
-    f"{_matrix(section)}. {_frozen(section)}In full precision: "
+    f"{_matrix(section)}. Words never first: those that no features whatever could make the most "
+    "probable, where logits are an increasing function of a linear layer. Estimated width: after "
+    "which the singular values of doubly centred log-probabilities fall at least tenfold, if they "
+    f"do. {_frozen(section)}In full precision: "
     '<a href="language.csv">language.csv</a>.'
   )
 

@@ -68,6 +68,10 @@ def write(root, heads=HEADS, seeds=3, steps=(500, 1000, 1500, 2000), **more):
           "contexts": 512, "classes": 10_000, "press_rank": float(RANKS[i]),
           "effective_rank": {"0.001": 50.0 + i, "0.0001": 100.0, "1e-05": 200.0},
         },
+        "last_layer": {
+          "increasing": i < 5, "never_first": 30 + i if i < 5 else None,
+          "width": None if i else 200, "features": 200,
+        },
       }  # fmt: skip
       model = {"name": "lstm", "parameters": 5_450_000 + i, "weight_layers": 3, "layers": []}
       data = {"name": "ptb", "train": 26_559, "test": 2_355, "classes": 10_000}
@@ -108,6 +112,8 @@ def test_csv_holds_what_the_seeds_did_and_the_tests_of_scipy(written):
     assert float(row["Press_rank_mean"]) == RANKS[i]
     assert float(row["milliseconds_mean"]) == pytest.approx(300)  # 60 s after the first 100 steps
     assert float(row["best_step_mean"]) == pytest.approx(5500 / 3)
+    assert row["never_first_mean"] == (f"{30.0 + i}" if i < 5 else "")
+    assert row["estimated_width_mean"] == ("" if i else "200.0")
     if i:
       welch, paired = ttest_ind(values, base, equal_var=False), ttest_rel(values, base)
       assert float(row["valid_p_welch"]) == pytest.approx(welch.pvalue, rel=1e-9)
