@@ -156,7 +156,7 @@ def _changes(found: Sequence[Fields]) -> list[list[str]]:
 
 
 def _few_at_a_time(changes: Sequence[Sequence[str]]) -> bool:
-  """Tells whether there is a setting that all others change in some of several fields, not in all."""
+  """Tells whether all other settings change one of them in some of several fields, not in all."""
   fields = {f for own in changes for f in own}
   return len(fields) > 1 and [] in changes and max(map(len, changes)) < len(fields)
 

@@ -56,7 +56,7 @@ CHANGES = ["base", "weight decay = 0.1", "weight decay = 0.2", "init scale = 2"]
 # Two fields change together in one setting, which is not a grid of them.
 TOGETHER = [{SCALE: 1.0, DECAY: 0.0, WIDTH: 8}, {SCALE: 0.5, DECAY: 0.1, WIDTH: 8}]
 TOGETHER += [{SCALE: 1.0, DECAY: 0.0, WIDTH: 16}, {SCALE: 1.0, DECAY: 0.1, WIDTH: 8}]
-PAIRS = ["init scale = 0.5, weight decay = 0.1", "base", "weight decay = 0.1", "width = 16"]
+PAIRS = ["init scale = 0.5, weight decay = 0.1", "base", "width = 16", "weight decay = 0.1"]
 
 
 @pytest.mark.parametrize(
