@@ -13,6 +13,12 @@ trains the digits' MLP (8 layers of 256) at T = 1 and 100 with initial kernels 0
 with the tempered logits of T = 100. Other data and networks are variants, `cifar10`, `cifar100` or
 `fashion_mnist` and `vit`, `resnet18` or `vgg`, as in `:cifar10,resnet18` (the last two are for an
 accelerator); three seeds there. `smoke` ends in seconds.
+
+Measured on the digits (docs/results.md), covariance rank of the last hidden layer, mean and 95 %
+confidence interval of five seeds: at T = 1 12.0 +- 1.2, 26.6 +- 2.3 and 56.2 +- 7.4 with kernels
+0.5, 0.75 and 1 times their size (beyond, it diverges); at T = 100 9.4 +- 1.4, 12.6 +- 1.1, 28.2 +-
+4.4 and 77.6 +- 11 with 0.75, 1, 1.5 and 2 times (with 0.5 it does not learn). 17 minutes of one CPU
+core. The variants are not measured.
 """
 
 from rankbias.config import product

@@ -12,6 +12,17 @@ same at every T: with normalisation the network is not homogeneous. Other data a
 variants, `cifar10`, `cifar100` or `fashion_mnist` and `vit`, `resnet18` or `vgg`, as in
 `:cifar10,resnet18` (the last two are for an accelerator); three seeds there. `smoke` ends in
 seconds.
+
+Measured on the digits (docs/results.md), covariance rank of the last hidden layer, mean and 95 %
+confidence interval of five seeds; at T = 1000 networks with normalisation do not fit in 4,000 steps:
+
+  T     none          batch          layer
+  1     56.2 +- 7.4   250.6 +- 4.2   123.6 +- 6.2
+  10    22.6 +- 2.3   24.4 +- 2.1    11.6 +- 0.7
+  100   12.6 +- 1.1   9.0 +- 0.0     9.0 +- 0.0
+  1000  8.6 +- 1.4
+
+26 minutes of one CPU core beside other work. The variants are not measured.
 """
 
 from rankbias.config import product

@@ -18,6 +18,12 @@ softmax by other names, exactly, if it were not for rounding (docs/math.md). Oth
 are variants, `cifar10`, `cifar100` or `fashion_mnist` and `vit`, `resnet18` or `vgg`, as in
 `:cifar10,resnet18` (the last two are for an accelerator); three seeds there. `smoke` ends in
 seconds.
+
+Measured on the digits (docs/results.md), covariance rank of the last hidden layer, mean and 95 %
+confidence interval of five seeds: T = 1 56.2 +- 7.4; T = 100, of the softmax, of the head or of
+every layer, 12.6 +- 1.1; the small head alone 62.4 +- 7.4; from 100 to 1 over a quarter 22.2 +-
+4.4, over all steps 13.8 +- 1.0; from 1 to 100 18.4 +- 2.6 and 19.6 +- 3.0. 17 minutes of one CPU
+core. The variants are not measured.
 """
 
 from rankbias.config import chain, product
