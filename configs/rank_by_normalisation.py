@@ -14,7 +14,7 @@ variants, `cifar10`, `cifar100` or `fashion_mnist` and `vit`, `resnet18` or `vgg
 seconds.
 
 Measured on the digits (docs/results.md), covariance rank of the last hidden layer, mean and 95 %
-confidence interval of five seeds; at T = 1000 networks with normalisation do not fit in 4,000 steps:
+confidence interval of five seeds; at T = 1000 normalised networks do not fit in 4,000 steps:
 
   T     none          batch          layer
   1     56.2 +- 7.4   250.6 +- 4.2   123.6 +- 6.2
