@@ -15,13 +15,7 @@ from threadpoolctl import threadpool_limits
 from rankbias import data, program, record, result, runs, selection, warm_start
 from rankbias.config import did_you_mean, flatten, override, scientific
 from rankbias.data.source import Source
-from rankbias.evaluate import (
-  check_classes,
-  check_examples,
-  check_layers,
-  check_options,
-  check_splits,
-)
+from rankbias.evaluate import check_examples, check_layers, check_options, check_splits
 from rankbias.models import HEADS, MODELS, build_model, check_head, check_regularizers
 from rankbias.train import loop, optimizer, parallel, temperature
 from rankbias.train.checkpoint import open_checkpoints
@@ -151,10 +145,7 @@ def check(config: ConfigDict) -> None:
 def check_data(config: ConfigDict, source: Source) -> None:
   """Raises for what the config asks of data that do not have it."""
   check_splits(config.evaluate, source.splits)
-  if "collapse" in config.evaluate:
-    check_classes(source, **config.evaluate.collapse)
-  if "probe" in config.evaluate:
-    check_examples(source, **config.evaluate.probe)
+  check_examples(config.evaluate, source)
   selection.check_data(config.select, source)
   if config.measure.count:
     source.fixed(1)  # raises where nothing can be measured

@@ -20,8 +20,8 @@ from rankbias.evaluate.compress import check_compress, compress
 from rankbias.evaluate.depth import effective_depth, ood_drop
 from rankbias.evaluate.exact_match import exact_match
 from rankbias.evaluate.held_out import held_out
-from rankbias.evaluate.last_layer import last_layer
 from rankbias.evaluate.labels import check_labels, labels_of_cuts
+from rankbias.evaluate.last_layer import last_layer
 from rankbias.evaluate.linear_maps import kernel_names
 from rankbias.evaluate.log_probability_rank import log_probability_rank
 from rankbias.evaluate.mechanism import Mechanism, check_alignment, measure_mechanism

@@ -1,6 +1,6 @@
 """Is the network as often right as it says? Reliability, and what one temperature mends of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from rankbias.evaluate.labels import Seen, check_labels, first_labels
 from rankbias.evaluate.outputs import Outputs, outputs
 from rankbias.evaluate.predictor import Predictor
 from rankbias.evaluate.temperature_scaling import fit_temperature
@@ -61,7 +62,8 @@ def calibration(
     largest gap), "loss" (nats), and "reliability" {"edges", "confidence", "accuracy", "count"}}}}.
 
   Raises:
-    ValueError: fit_split is split; otherwise as `outputs`.
+    ValueError: fit_split is split; there is no image to fit or none to measure; otherwise as
+      `outputs`.
 
   Source: Guo et al. 2017, arXiv:1706.04599.
   """
@@ -70,6 +72,8 @@ def calibration(
       f"fit_split={fit_split!r} is the split that is measured: choose another one, or None, which "
       "takes half of the images to fit and the others to measure"
     )
+  for seen in labels_of_calibration(source, fit_split=fit_split, split=split, images=images):
+    check_labels("calibration", *seen)
   measured = outputs(predictor, source, split, images=images)
   if fit_split is None and "valid" in source.splits and split != "valid":
     fit_split = "valid"
@@ -88,6 +92,23 @@ def calibration(
   for name, t in (("before", 1.0), ("after", found.temperature)):
     result[name] = _summary(*_numbers(measured.log_probs, measured.labels, t, bins))
   return {"calibration": result}
+
+
+def labels_of_calibration(
+  source: Any,
+  *,
+  fit_split: str | None = None,
+  split: str = "test",
+  images: int | None = None,
+  **_: Any,
+) -> Iterator[Seen]:
+  """What `calibration` sees of the splits; a class may be missing there."""
+  if fit_split is None and ("valid" not in source.splits or split == "valid"):
+    for start in (0, 1):
+      yield f"half of {split}", first_labels(source, split, images)[start::2], 0
+  else:
+    for name in (fit_split or "valid", split):
+      yield name, first_labels(source, name, images), 0
 
 
 def _summary(numbers: Mapping[str, Any], table: Reliability) -> dict[str, Any]:

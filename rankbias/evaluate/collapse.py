@@ -1,5 +1,6 @@
 """Is a network collapsed onto its classes, and where do foreign data lie? NC1-NC4, NC5 by layer."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rankbias import rank
+from rankbias.evaluate.labels import Seen, check_labels, first_labels
 from rankbias.evaluate.predictor import Predictor, batches
 from rankbias.evaluate.spectra import collected, layer_names, matrices_of
 
@@ -40,7 +42,8 @@ def collapse(
 
   Source: Papyan, Han & Donoho 2020, arXiv:2008.08186; Ben Ammar et al. 2023, arXiv:2310.06823.
   """
-  check_classes(source, split, images)
+  for seen in labels_of_collapse(source, images=images, split=split):
+    check_labels("collapse", *seen)
   chosen = source.splits[split]
   names = layer_names(predictor, chosen["x"][:1])
   matrices = collected(predictor, chosen, images, max_features)
@@ -57,21 +60,11 @@ def collapse(
   return {"collapse": {"split": split, "images": len(labels), "layers": layers}}
 
 
-def check_classes(source: Any, split: str = "train", images: int = 2048, **_: Any) -> None:
-  """Raises unless every class has an example among those that `collapse` would see."""
-  labels = source.splits[split]["y"]
-  if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-    raise ValueError(
-      f"evaluate.collapse: labels of shape {labels.shape} and type {labels.dtype} are not one "
-      "class an example; remove it"
-    )
-  missing = sorted(set(range(source.num_classes)) - set(labels[:images].tolist()))
-  if missing:
-    first = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-    raise ValueError(
-      f"evaluate.collapse: classes {first} have no example among the first {len(labels[:images])} "
-      f"of split {split!r}; give more images, or another split"
-    )
+def labels_of_collapse(
+  source: Any, *, images: int = 2048, split: str = "train", **_: Any
+) -> Iterator[Seen]:
+  """What `collapse` sees of the splits, and the classes that it needs there."""
+  yield split, first_labels(source, split, images), source.num_classes
 
 
 def linear_head(predictor: Predictor, x: Any, features: Any, logits: Any) -> tuple[Any, Any]:

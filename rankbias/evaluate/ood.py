@@ -1,7 +1,7 @@
 """Does the network notice foreign data? Detectors fitted to training images, and how they tell."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from rankbias import rank
 from rankbias.evaluate.detection import auroc, detection
 from rankbias.evaluate.detectors import DETECTORS, ODIN, affine, fit_neco, neco_ratios, score_odin
 from rankbias.evaluate.detectors.odin import STEP
+from rankbias.evaluate.labels import Seen, check_labels, first_labels
 from rankbias.evaluate.outputs import Outputs, outputs
 from rankbias.evaluate.predictor import BATCH, Predictor, batches, joined
 from rankbias.rank.float64 import delivers_float64, double_precision
@@ -58,13 +59,15 @@ def ood(
     of the images that are measured: it is an upper bound, and no result of a detector.
 
   Raises:
-    ValueError: a detector is unknown, or cannot be had of this network; otherwise as `outputs`.
+    ValueError: a detector is unknown, or cannot be had of this network; a class has no image in
+      `fit_split`, and so no mean; otherwise as `outputs`.
 
   Source: Ben Ammar et al. 2023, arXiv:2310.06823 (protocol); detectors name their own.
   """
   check_detectors(detectors)
   splits = fit_split, split, ood_split
   seen = [outputs(predictor, source, name, images=images) for name in splits]
+  check_labels("ood", fit_split, seen[0].labels, seen[0].logits.shape[1])
   mixture = _is_mixture(seen[0])
   names = _possible(predictor, seen[0], mixture, detectors)
   found, both = {}, [("", True), (UNTEMPERED, False)]
@@ -86,6 +89,16 @@ def ood(
   if len(both) == 1:
     found |= {n + UNTEMPERED: found[n] for n in names if n == ODIN or DETECTORS[n].scale_matters}
   return {"ood": found, "ortho_dev": orthogonality, "neco_by_dimension": sweep}
+
+
+def labels_of_ood(
+  source: Any, *, images: int = 10000, fit_split: str = "train", **_: Any
+) -> Iterator[Seen]:
+  """What `ood` sees of the labels, and the classes whose means it needs; others it does not read.
+
+  KL matching is fitted to predicted classes, and leaves out one that is never predicted.
+  """
+  yield fit_split, first_labels(source, fit_split, images), source.num_classes
 
 
 def check_detectors(detectors: Sequence[str] | None) -> None:
@@ -184,10 +197,10 @@ def dimensions(largest: int, wanted: int) -> list[int]:
 
 
 def _class_means(fitted: Outputs):
-  """The means of the features by class; zeros for a class without images."""
+  """The means of the features by class, each of which has images."""
   classes = fitted.logits.shape[1]
   member = fitted.labels[None, :] == np.arange(classes)[:, None]
-  return member @ fitted.features.astype(float) / np.maximum(member.sum(1), 1)[:, None]
+  return member @ fitted.features.astype(float) / member.sum(1)[:, None]
 
 
 def _odin_scores(predictor, split, images: int, tempered: bool):

@@ -1,11 +1,12 @@
 """What does each layer know? Linear probes in and out of distribution, and depth read from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from rankbias.evaluate.depth import effective_depth, ood_drop
+from rankbias.evaluate.labels import Seen, check_labels, first_labels
 from rankbias.evaluate.linear_probes import (
   Split,
   View,
@@ -85,8 +86,10 @@ def probe_members(
   adam = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
   own = {"strengths": sorted(strengths)} if method == "ridge" else adam
   found = [{"id": None, "ood": None} for _ in predictors]
-  for task, (train, test, classes) in tasks(source).items():
-    pair = [first(source.splits[name], name, images, classes) for name in (train, test)]
+  for seen in labels_of_probe(source, images=images):
+    check_labels("probe", *seen)
+  for task, (*splits, classes) in tasks(source).items():
+    pair = [{key: source.splits[name][key][:images] for key in ("x", "y")} for name in splits]
     for entry, layer_entries in zip(
       found, accuracies(view, *pair, classes=classes, **own), strict=True
     ):
@@ -123,11 +126,11 @@ def tasks(source: Any) -> dict[str, tuple[str, str, int]]:
   return known | ({"ood": (*OOD, source.ood_classes)} if OOD[0] in source.splits else {})
 
 
-def check_examples(source: Any, images: int = 10000, **_: Any) -> None:
-  """Raises unless every class of every split that `probe` would see has an example there."""
+def labels_of_probe(source: Any, *, images: int = 10000, **_: Any) -> Iterator[Seen]:
+  """What `probe` sees of the splits, and the classes that it needs there."""
   for *splits, classes in tasks(source).values():
     for name in splits:
-      first(source.splits[name], name, images, classes)
+      yield name, first_labels(source, name, images), classes
 
 
 def summary(found: dict[str, dict | None], names: Sequence[str]) -> dict[str, Any]:
@@ -162,20 +165,3 @@ def chosen_layers(known: Sequence[str], layers: Sequence[str] | None) -> list[st
   if not set(layers) - {"logits"}:
     raise ValueError(f"layers={list(layers)}: depth is read from hidden layers, name at least one")
   return [layer for layer in known if layer in layers]
-
-
-def first(split: dict, name: str, images: int, classes: int) -> dict[str, np.ndarray]:
-  """The first images of a split; raises where they are no examples of each class."""
-  x, y = split["x"][:images], split["y"][:images]
-  if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-    raise ValueError(
-      f"evaluate.probe: labels of {name!r} have shape {y.shape}; a probe needs one class an example"
-    )
-  missing = sorted(set(range(classes)) - set(y.tolist()))
-  if missing:
-    raise ValueError(
-      f"evaluate.probe: {name!r} has no image of {len(missing)} of {classes} classes "
-      f"({', '.join(map(str, missing[:5]))}) among its first {len(y)}; raise evaluate.probe.images "
-      "or data.limit, or choose other classes"
-    )
-  return {"x": x, "y": y}

@@ -176,7 +176,7 @@ def test_a_class_missing_from_a_split_is_named(predictor, name):
 def test_sequences_are_refused(predictor):
   source = make_source()
   source.splits["train"]["y"] = np.zeros((600, 3), np.int32)
-  with pytest.raises(ValueError, match=r"'train' have shape \(600, 3\)"):
+  with pytest.raises(ValueError, match=r"labels of 'train' have shape \(600, 3\)"):
     probe(predictor, source)
 
 
