@@ -14,11 +14,12 @@ from rankbias.config import override
 from rankbias.evaluate import Predictor
 from rankbias.evaluate.accuracy import split_accuracy
 from rankbias.evaluate.compress import fraction_ranks, incoming_ranks, inputs_of_layers, shrink
-from rankbias.evaluate.cut import cut_at, cut_probes, make_cut, scores
+from rankbias.evaluate.cut import cut_at, cut_probes, make_cut, scores, superfluous_after
 from rankbias.evaluate.factors import parameters, with_factors
 from rankbias.train.checkpoint import open_checkpoints
 
 IMAGES, ROWS = 512, 4096  # from which the inputs of the layers are known
+AUTO = "auto"  # a cut at the first layer after which others are superfluous
 SAME = 1e-6  # what reading back may change of a loss, relatively
 
 
@@ -73,6 +74,7 @@ def shrunk(
   fraction: float | None = None,
   ranks: Mapping[str, int] | None = None,
   cut: str = "",
+  tolerance: float | None = None,
   method: str = "activations",
 ) -> tuple[Predictor, dict[str, Any]]:
   """The smaller network that one of the options names, and what was done, for `save`.
@@ -81,7 +83,9 @@ def shrunk(
     rtol: every layer at the covariance rank of its inputs, as in `evaluate.compress`.
     fraction: every layer at this part of its full rank.
     ranks: {layer: rank} of the layers to truncate.
-    cut: a layer, whose ridge probe replaces everything after it.
+    cut: a layer, whose ridge probe replaces everything after it; "auto" finds the first one that
+      is as good as the last hidden layer (`evaluate.cut.superfluous_after`).
+    tolerance: of "auto", a share of right answers; None is one standard error.
     method: what a truncation keeps best, "activations" or "weights".
 
   Raises:
@@ -89,17 +93,12 @@ def shrunk(
       would become smaller.
   """
   given = {"rtol": rtol, "fraction": fraction, "ranks": ranks, "cut": cut or None}
-  chosen = {name: value for name, value in given.items() if value is not None}
-  if len(chosen) != 1:
-    raise ValueError(f"give exactly one of {', '.join(given)}; got {', '.join(chosen) or 'none'}")
-  for name in ("rtol", "fraction"):
-    if not 0 < chosen.get(name, 0.5) < 1:
-      raise ValueError(f"{name}={chosen[name]} must lie between 0 and 1")
-  if method not in ("activations", "weights"):
-    raise ValueError(f"method={method!r} is unknown; use activations or weights")
+  chosen = _one_of(given, method, tolerance)
   if cut:
-    small = cut_at(predictor, source, cut, cut_probes(predictor, source, [cut])[cut])
-    done = {"cut": cut}
+    found = superfluous_after(predictor, source, tolerance) if cut == AUTO else {}
+    layer = found.get("layer", cut)
+    small = cut_at(predictor, source, layer, cut_probes(predictor, source, [layer])[layer])
+    done = {"cut": layer} | ({"superfluous_after": found} if found else {})
   else:
     maps = inputs_of_layers(predictor, source, IMAGES, ROWS)
     if rtol is not None:
@@ -108,12 +107,10 @@ def shrunk(
       ranks = fraction_ranks(maps, fraction)
     small, kept = shrink(predictor, maps, ranks, method)
     done = {**chosen, "method": method, "ranks": kept}
-  before, after = (_count(each) for each in (predictor, small))
+  before, after = _count(predictor), _count(small)
   if after >= before:
-    raise ValueError(
-      f"{', '.join(f'{k}={v}' for k, v in chosen.items())} saves none of {before:,} parameters: "
-      "two factors of a rank r are smaller where r (d + m) < d m; choose a coarser one"
-    )
+    options = ", ".join(f"{k}={v}" for k, v in chosen.items())
+    raise ValueError(f"{options} saves none of {before:,} parameters: {_why_not(done, after)}")
   return small, done
 
 
@@ -197,6 +194,28 @@ def load_small(folder: str | pathlib.Path, source: Any) -> Predictor:
   params = {"params": {}, "other": {}} | params  # Orbax leaves out what is empty
   apply = make_cut(predictor.apply, shapes, done["cut"])
   return Predictor(apply, params, scores, saved["head"], temperature)
+
+
+def _one_of(given, method, tolerance) -> dict[str, Any]:
+  """The only option that is given; raises for several and for what cannot be meant."""
+  chosen = {name: value for name, value in given.items() if value is not None}
+  if len(chosen) != 1:
+    raise ValueError(f"give exactly one of {', '.join(given)}; got {', '.join(chosen) or 'none'}")
+  for name in ("rtol", "fraction"):
+    if not 0 < chosen.get(name, 0.5) < 1:
+      raise ValueError(f"{name}={chosen[name]} must lie between 0 and 1")
+  if method not in ("activations", "weights"):
+    raise ValueError(f"method={method!r} is unknown; use activations or weights")
+  if tolerance is not None and chosen.get("cut") != AUTO:
+    raise ValueError(f"tolerance={tolerance} is that of cut={AUTO!r}: leave it out")
+  return chosen
+
+
+def _why_not(done, after) -> str:
+  """Why a network would not become smaller."""
+  if "cut" in done:
+    return f"the layers up to {done['cut']!r} and its probe have {after:,}; only earlier cuts save"
+  return "two factors of a rank r are smaller where r (d + m) < d m; choose a coarser one"
 
 
 def _predictor(config, source, variables, head_variables, temperature) -> Predictor:

@@ -10,6 +10,7 @@ import pytest
 
 from rankbias import experiment, runs, surgery
 from rankbias.config import base, override
+from rankbias.evaluate import cut
 from rankbias.evaluate.accuracy import split_accuracy
 from rankbias.evaluate.factors import parameters
 
@@ -55,6 +56,7 @@ def test_a_run_is_read_as_it_was_measured(run, source, member):
     {"fraction": 0.2},
     {"ranks": {"layer2": 3, "layer3": 5}, "method": "weights"},
     {"cut": "layer2/relu"},
+    {"cut": "auto", "tolerance": 0.3},
   ],
 )
 def test_round_trip(run, source, tmp_path, options):
@@ -72,6 +74,16 @@ def test_round_trip(run, source, tmp_path, options):
   assert runs.read(tmp_path / "small")["config"]["surgery"]["run"] == run.name
 
 
+def test_a_cut_after_which_layers_are_superfluous(run, source):
+  whole = surgery.load(run, source)
+  small, done = surgery.shrunk(whole, source, cut="auto", tolerance=0.3)
+  expected = cut.superfluous_after(whole, source, 0.3)
+  assert done == {"cut": expected["layer"], "superfluous_after": expected}
+  named, _ = surgery.shrunk(whole, source, cut=expected["layer"])
+  assert jax.tree.map(np.shape, named.params) == jax.tree.map(np.shape, small.params)
+  np.testing.assert_array_equal(named.head_params["kernel"], small.head_params["kernel"])
+
+
 def test_the_parameters_of_named_ranks(run, source):
   small, done = surgery.shrunk(surgery.load(run, source), source, ranks={"layer2": 3})
   assert done["ranks"] == {"layer2": 3}
@@ -85,6 +97,9 @@ def test_the_parameters_of_named_ranks(run, source):
     ({"ranks": {"layer7": 2}}, "'layer7' cannot be factored; those that can: layer1, layer2"),
     ({"ranks": {"layer2": 25}}, "rank = 25 of a kernel that is 24 x 24"),
     ({"ranks": {"layer2": 20}}, "saves none of 2,928 parameters"),
+    ({"cut": "layer3/relu"}, "saves none of 2,928 .* up to 'layer3/relu' and its probe have 2,938"),
+    ({"cut": "layer2/relu", "tolerance": 0.1}, "tolerance=0.1 is that of cut='auto': leave it out"),
+    ({"cut": "auto", "tolerance": -1}, r"tolerance=-1 must lie in \[0, 1\)"),
     ({"cut": "layer9"}, "'layer9' does not exist; the network has layer1/relu"),
     ({}, "exactly one of rtol, fraction, ranks, cut; got none"),
     ({"rtol": 0.1, "cut": "layer1/relu"}, "got rtol, cut"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from rankbias import rank
 from rankbias.evaluate.accuracy import split_accuracy
-from rankbias.evaluate.cut import cut_at, cut_probes
+from rankbias.evaluate.cut import check_tolerance, cut_at, cut_probes, superfluous_after
 from rankbias.evaluate.factors import (
   factor_kernel,
   parameters,
@@ -38,6 +38,7 @@ def compress(
   images: int = PASS,
   max_rows: int = 4096,
   cuts: bool = False,
+  tolerance: float | None = None,
   split: str = "test",
 ) -> dict[str, Any]:
   """Accuracy against parameters as every layer's kernel is truncated, and as layers are cut off.
@@ -51,18 +52,23 @@ def compress(
     rtols: of the covariance rank of incoming activations.
     methods: what a truncation keeps best, "activations" (outputs on real inputs) or "weights".
     max_rows: rows of a layer's inputs: patches of convolutions, positions of sequences.
-    cuts: True also replaces, at each layer in turn, everything after it by its ridge probe.
+    cuts: True also replaces, at each layer in turn, everything after it by its ridge probe, and
+      says after which one the others are superfluous.
+    tolerance: of the accuracy of a probe, by which that is decided (`cut.superfluous_after`).
     split: the accuracy is that on this split.
 
   Returns:
     {"compression": {...}} with "parameters", "accuracy" and "loss" of the whole network, "curve"
     [{"method", "rtol" or "fraction", "parameters", "saved" (a share), "accuracy", "loss", "ranks":
-    {layer: rank of those factored}}] and "cuts" {layer: {"parameters", "saved", "accuracy"}}.
+    {layer: rank of those factored}}], "cuts" {layer: {"parameters", "saved", "accuracy"}} and
+    "superfluous_after" {"layer", "tolerance", "rows", "held_out", and of the network cut there
+    "parameters", "saved", "accuracy"}, None without cuts.
 
   Raises:
-    ValueError: a method is unknown, or a tolerance or fraction is outside (0, 1).
+    ValueError: a method is unknown, or a tolerance or fraction is outside (0, 1), or [0, 1).
   """
-  check_compress({"rtols": rtols, "fractions": fractions, "methods": methods})
+  own = {"rtols": rtols, "fractions": fractions, "methods": methods, "tolerance": tolerance}
+  check_compress(own)
   whole = _row(predictor, source, split)
   maps = inputs_of_layers(predictor, source, images, max_rows)
   levels = [("rtol", r, incoming_ranks(maps, r)) for r in rtols]
@@ -73,8 +79,12 @@ def compress(
       small, kept = shrink(predictor, maps, ranks, method)
       row = {"method": method, kind: level, **_row(small, source, split), "ranks": kept}
       curve.append(row | {"saved": 1 - row["parameters"] / whole["parameters"]})
-  found = cut_rows(predictor, source, split, whole["parameters"]) if cuts else {}
-  return {"compression": {**whole, "curve": curve, "cuts": found}}
+  found, chosen = {}, None
+  if cuts:
+    found = cut_rows(predictor, source, split, whole["parameters"])
+    chosen = superfluous_after(predictor, source, tolerance)
+    chosen |= found[chosen["layer"]]
+  return {"compression": {**whole, "curve": curve, "cuts": found, "superfluous_after": chosen}}
 
 
 def shrink(
@@ -156,6 +166,7 @@ def check_compress(options: Mapping[str, Any]) -> None:
     for value in options.get(name, ()):
       if not 0 < value < 1:
         raise ValueError(f"evaluate.compress.{name}: {value} must lie between 0 and 1")
+  check_tolerance(options.get("tolerance"), "evaluate.compress.tolerance")
 
 
 def _row(predictor, source, split):

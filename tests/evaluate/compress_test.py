@@ -11,7 +11,7 @@ from flax import linen as nn
 from rankbias.evaluate import EVALUATIONS, Predictor, check_options
 from rankbias.evaluate.accuracy import split_accuracy
 from rankbias.evaluate.compress import fraction_ranks, incoming_ranks, inputs_of_layers, shrink
-from rankbias.evaluate.cut import cut_at, cut_probes
+from rankbias.evaluate.cut import cut_at, cut_probes, superfluous_after
 from rankbias.evaluate.factors import factor_kernel, parameters, replace_kernels, saves
 from rankbias.evaluate.linear_maps import LinearMap
 
@@ -39,7 +39,7 @@ def apply(params, x, **options):
 
 
 def head(params, features):
-  return features @ params
+  return features @ params["kernel"] + params["bias"][None, :]
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,12 @@ def network():
   x = rng.integers(0, 256, size=(240, 8, 8, 2), dtype=np.uint8)
   params = jax.jit(Network().init)(jax.random.key(0), jnp.zeros((1, 8, 8, 2)))
   params = jax.tree.map(lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype("f4"), params)
-  last = rng.normal(size=(20, 3)).astype("f4")
+  last = {"kernel": rng.normal(size=(20, 3)).astype("f4"), "bias": np.zeros(3, "f4")}
+  logits = np.asarray(head(last, jax.jit(apply)(params, x)[0]))
+  last["bias"] = -logits.mean(0)  # without it the network says one class alone
   predictor = Predictor(apply, params, head, last)
-  y = np.asarray(head(last, jax.jit(apply)(params, x)[0]).argmax(-1), np.int32)
+  y = np.argmax(logits + last["bias"], -1).astype(np.int32)
+  assert np.bincount(y).min() > 40
   split = {"x": x, "y": y}
   source = SimpleNamespace(splits={"train": split, "test": split}, num_classes=3)
   return SimpleNamespace(predictor=predictor, source=source, x=x)
@@ -142,20 +145,29 @@ def test_ranks_of_incoming_activations_count_the_mean_once_more():
   assert fraction_ranks(maps, 0.5) == {"a": 2} and fraction_ranks(maps, 0.01) == {"a": 1}
 
 
-def test_the_curve_falls_from_the_whole_network(network):
-  own = {"rtols": [1e-1, 1e-5], "fractions": [0.2], "images": 64}
+def test_every_row_of_the_curve_is_the_network_with_these_ranks(network):
+  own = {"rtols": [1e-1, 1e-5], "fractions": [0.2], "images": 64, "max_rows": 500}
   found = EVALUATIONS["compress"](network.predictor, network.source, **own)["compression"]
-  assert found["accuracy"] == 1.0
-  assert found["parameters"] == parameters(network.predictor.params["params"]) + 60
+  assert found["accuracy"] == 1.0 and found["superfluous_after"] is None and found["cuts"] == {}
+  whole = parameters(network.predictor.params["params"]) + 63
+  assert found["parameters"] == whole
   assert [row.get("rtol") for row in found["curve"]] == [1e-1, 1e-1, 1e-5, 1e-5, None, None]
-  coarse, fine = (
-    [row for row in found["curve"] if row.get("rtol") == level] for level in (1e-1, 1e-5)
-  )
-  for a, b in zip(coarse, fine, strict=True):
-    assert a["parameters"] < b["parameters"] <= found["parameters"]
-    assert a["saved"] == 1 - a["parameters"] / found["parameters"]
-    assert a["accuracy"] <= b["accuracy"] + 0.05
-  assert set(coarse[0]["ranks"]) <= {"conv1", "conv2", "dense1", "dense2"}
+  assert [row["method"] for row in found["curve"]] == ["activations", "weights"] * 3
+  maps = inputs_of_layers(network.predictor, network.source, 64, 500)
+  kernels = {"conv1": (18, 12), "conv2": (108, 16), "dense1": (16, 24), "dense2": (24, 20)}
+  for row in found["curve"]:
+    ranks = incoming_ranks(maps, row["rtol"]) if "rtol" in row else fraction_ranks(maps, 0.2)
+    less = {k: d * m - ranks[k] * (d + m) for k, (d, m) in kernels.items()}
+    assert row["ranks"] == {k: ranks[k] for k, saved in less.items() if saved > 0}
+    assert row["parameters"] == whole - sum(less[k] for k in row["ranks"])
+    assert row["saved"] == 1 - row["parameters"] / whole
+    expected = multiplied(network.predictor, row["ranks"], maps, row["method"])
+    expected = split_accuracy(expected, network.source.splits["test"])
+    assert row["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    assert row["accuracy"] == pytest.approx(expected["accuracy"], abs=1.5 / 240)  # rounding
+  by_outputs, by_weights, *fine = found["curve"][:4]
+  assert by_outputs["accuracy"] > by_weights["accuracy"] + 0.2 > 0.4
+  assert all(row["ranks"] == {} and row["loss"] == found["loss"] for row in fine)
 
 
 def test_a_cut_network_is_the_probe_on_its_layer(network):
@@ -174,11 +186,27 @@ def test_a_cut_network_is_the_probe_on_its_layer(network):
 
 @pytest.mark.slow
 def test_every_layer_can_be_cut_at(network):
-  own = {"rtols": [], "cuts": True}
-  cuts = EVALUATIONS["compress"](network.predictor, network.source, **own)["compression"]["cuts"]
-  assert list(cuts) == ["conv1", "conv2", "dense1", "dense2"]
-  assert cuts["dense1"]["parameters"] > cuts["conv1"]["parameters"] - 12 * 16 * 3
-  assert all(row["accuracy"] > 1 / 3 for row in cuts.values())
+  own = {"rtols": [], "cuts": True, "tolerance": 0.02}
+  found = EVALUATIONS["compress"](network.predictor, network.source, **own)["compression"]
+  probe = {"conv1": 16 * 12 + 1, "conv2": 16 * 16 + 1, "dense1": 24 + 1, "dense2": 20 + 1}
+  layers = {
+    "conv1": 18 * 12 + 12,
+    "conv2": 108 * 16,
+    "dense1": 32 + 16 * 24 + 24,
+    "dense2": 24 * 20,
+  }
+  needed = np.cumsum(list(layers.values()))  # the norm, 32, stands before the first dense layer
+  acts = jax.jit(apply)(network.predictor.params, network.x)[1]
+  probes = cut_probes(network.predictor, network.source)
+  assert list(found["cuts"]) == list(layers)
+  for (layer, row), before in zip(found["cuts"].items(), needed, strict=True):
+    assert row["parameters"] == before + 3 * probe[layer]
+    assert row["saved"] == 1 - row["parameters"] / found["parameters"]
+    right = np.asarray(probes[layer](acts[layer].reshape(240, -1))).argmax(1)
+    right = np.mean(right == network.source.splits["test"]["y"])
+    assert row["accuracy"] == pytest.approx(right, abs=1.5 / 240)  # rounding, at most
+  chosen = superfluous_after(network.predictor, network.source, 0.02)
+  assert found["superfluous_after"] == chosen | found["cuts"][chosen["layer"]]
 
 
 @pytest.mark.parametrize("rank", [0, 10])
@@ -207,6 +235,7 @@ def test_failures(network):
     ({"methods": ["svd"]}, "methods: 'svd' is unknown; use activations or weights"),
     ({"rtols": [0.0]}, "rtols: 0.0 must lie between 0 and 1"),
     ({"fractions": [2]}, "fractions: 2 must lie between 0 and 1"),
+    ({"tolerance": 1.0}, r"compress.tolerance=1.0 must lie in \[0, 1\), a share of right answers"),
   ],
 )
 def test_options_are_refused_before_training(options, message):
