@@ -26,6 +26,7 @@ def compression(section: Section) -> Figure:
     for t, look in style.looks(section.temperatures).items():
       cuts = [m.found("compression", "cuts") or {} for m in section.finished(t)]
       _line(axes[0, -1], [[own[k] for k in section.layers if k in own] for own in cuts], look)
+      _rings(axes[0, -1], section.finished(t), look)
     axes[0, -1].set_title("cut at a layer")
   for ax in axes[0]:
     ax.set_xlim(0, max(1.04, ax.get_xlim()[1]))  # a probe may have more parameters than it saves
@@ -57,6 +58,15 @@ def _line(ax: Axes, curves: Sequence[Sequence[dict]], look: dict) -> None:
     ax.plot(*flat.T, ".", color=look["color"], markersize=4, alpha=0.5, markeredgewidth=0)
 
 
+def _rings(ax: Axes, members: Sequence[Member], look: dict) -> None:
+  """A ring around each seed's cut after which a probe finds the other layers superfluous."""
+  found = [m.found("compression", "superfluous_after") for m in members]
+  points = [(1 - own["saved"], 100 * own["accuracy"]) for own in found if own]
+  if points:
+    ring = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.0, "label": ""}
+    ax.plot(*np.array(points).T, "o", color=look["color"], **ring)
+
+
 FIGURES = (  # of `plots.PLOTS`
   {
     "name": "compression",
@@ -66,7 +76,8 @@ FIGURES = (  # of `plots.PLOTS`
     "training. Every layer's kernel is replaced by two factors of the rank of what comes in, at "
     "several tolerances, which keep its outputs on real inputs best, or its weights; where a layer "
     "would not become smaller it stays. Cut: all after a layer is replaced by its linear probe. "
-    "Small dots are seeds.",
+    "Rings, one a seed: the first layer whose probe is as good as that of the last hidden layer, "
+    "on training images held out from both. Small dots are seeds.",
     "spread": "dots",
     "needs": lambda section: section.has("compression"),
   },

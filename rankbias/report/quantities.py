@@ -1,13 +1,22 @@
 """What one number says about a trained network: the quantities that a study compares."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from rankbias.report.collect import PERPLEXITY, Member
-
-FITTED = 0.01  # the train loss, in nats, at which runs are compared
+from rankbias.report.readings import (
+  FITTED,
+  TOLERANCE,
+  alignment,
+  entry,
+  factored,
+  fitted_temperature,
+  orthogonality,
+  rank_at_loss,
+)
 
 
 class Quantity(NamedTuple):
@@ -22,58 +31,24 @@ class Quantity(NamedTuple):
   says: str = ""  # what it is, for the caption, in HTML
 
 
-def _entry(*path: str, times: float = 1.0) -> Callable[[Member], float | None]:
-  def get(member: Member) -> float | None:
-    value = member.found(*path)
-    return None if value is None else times * value
-
-  return get
-
-
-def alignment(member: Member) -> float | None:
-  """The mean over all kernels of their alignment with what comes in, at the last measurement."""
-  last = member.rows[-1] if member.rows else {}
-  found = [v for k, v in last.items() if k.endswith(":alignment") and v is not None]
-  return float(np.mean(found)) if found else None
-
-
-def orthogonality(member: Member) -> float | None:
-  """OrthoDev of the last hidden layer, from whichever evaluation found it."""
-  value = member.found("collapse", "layers", member.last_hidden, "ortho_dev")
-  return member.record.get("ortho_dev") if value is None else value
-
-
-def fitted_temperature(member: Member) -> float | None:
-  """The relative temperature that calibrates best, where the fit of it ended."""
-  own = member.record.get("calibration") or {}
-  return own.get("relative_temperature") if own.get("converged") else None
-
-
-def rank_at_loss(member: Member, loss: float = FITTED) -> float | None:
-  """The last hidden layer's covariance rank when the loss on the measured images first fell to it.
-
-  Interpolated between the two measurements around it, log rank against log loss; None where no
-  measurement is below `loss`.
-  """
-  key = f"{member.last_hidden}:covariance_rank"
-  found = [(row.get("loss"), row.get(key)) for row in member.rows]
-  found = [(value, rank) for value, rank in found if value and rank]
-  below = next((i for i, (value, _) in enumerate(found) if value <= loss), None)
-  if not below:
-    return None
-  (after, last), (before, first) = np.log(found[below]), np.log(found[below - 1])
-  share = (before - np.log(loss)) / (before - after)
-  return float(np.exp(first + share * (last - first)))
-
-
 SHARE = (0.0, 1.0)
 PERCENT = (0.0, 100.0)
 RANK = "Rank: eigenvalues of the covariance above 10<sup>−3</sup> of the largest."
+SPREAD = "spread within classes over that between them"
 OOD = "AUROC: of the detection of other data, by logits divided by <i>T</i>."
 
 
+def _collapsed(key: str, title: str, says: str) -> Quantity:
+  title = f"{title}, last hidden layer"
+  return Quantity(key, title, partial(_of_collapse, key=key), None, True, says=says)
+
+
+def _of_collapse(member: Member, key: str) -> float | None:
+  return member.found("collapse", "layers", member.last_hidden, key)
+
+
 def _detected(key: str, name: str) -> Quantity:
-  get = _entry("ood", key, "auroc")
+  get = entry("ood", key, "auroc")
   return Quantity(f"auroc_{key}", f"AUROC, {name}", get, 3, limits=SHARE, says=OOD)
 
 
@@ -117,14 +92,9 @@ GROUPS = {
       limits=SHARE,
       says="Alignment of kernels with what comes in: a mean over all of them.",
     ),
-    Quantity(
-      "nc1",
-      "NC1, last hidden layer",
-      lambda m: m.found("collapse", "layers", m.last_hidden, "nc1"),
-      None,
-      True,
-      says="NC1: spread within classes over that between them; 0 is collapse.",
-    ),
+    _collapsed("nc1", "NC1", f"NC1: {SPREAD}, by a pseudo-inverse that weighs weak directions."),
+    _collapsed("nc1_trace_ratio", "NC1 of traces", f"NC1 of traces: {SPREAD}, in total variance."),
+    _collapsed("cdnv", "CDNV", f"CDNV: {SPREAD}, a mean over pairs of classes."),
     Quantity(
       "ortho_dev",
       "OrthoDev, last hidden layer",
@@ -137,12 +107,12 @@ GROUPS = {
   "Accuracy, transfer and calibration": (
     Quantity("train_accuracy", "train accuracy (%)", lambda m: m.accuracy("train"), limits=PERCENT),
     Quantity("test_accuracy", "test accuracy (%)", lambda m: m.accuracy("test"), limits=PERCENT),
-    Quantity("valid_perplexity", "perplexity, valid", _entry(PERPLEXITY, "valid")),
-    Quantity("test_perplexity", "perplexity, test", _entry(PERPLEXITY, "test")),
+    Quantity("valid_perplexity", "perplexity, valid", entry(PERPLEXITY, "valid")),
+    Quantity("test_perplexity", "perplexity, test", entry(PERPLEXITY, "test")),
     Quantity(
       "effective_depth",
       "effective depth",
-      _entry("probe", "effective_depth", "0.95"),
+      entry("probe", "effective_depth", "0.95"),
       limits=SHARE,
       says="Effective depth: the share of hidden layers after which a linear probe has 95 % of the "
       "last one's accuracy.",
@@ -150,17 +120,17 @@ GROUPS = {
     Quantity(
       "ood_probe_accuracy",
       "probe of other data (%)",
-      lambda m: _entry("probe", "ood", m.last_hidden, "test", times=100)(m),
+      lambda m: entry("probe", "ood", m.last_hidden, "test", times=100)(m),
       limits=PERCENT,
       says="Probe of other data: accuracy of a linear classifier on the last hidden layer.",
     ),
     Quantity(
       "ood_drop",
       "OOD probe drop",
-      _entry("probe", "ood_drop"),
+      entry("probe", "ood_drop"),
       limits=SHARE,
       says="OOD probe drop: the share of the best layer's accuracy on other data that the last "
-      "hidden layer has lost.",
+      "hidden layer has lost; the best is chosen on the same images, which makes it larger.",
     ),
     _detected("max_logit", "max logit"),
     _detected("energy", "energy"),
@@ -169,7 +139,7 @@ GROUPS = {
     Quantity(
       "ece",
       "calibration error",
-      _entry("calibration", "before", "ece"),
+      entry("calibration", "before", "ece"),
       3,
       limits=SHARE,
       says="Calibration error: ECE with bins of equal width, as trained.",
@@ -184,6 +154,40 @@ GROUPS = {
     ),
   ),
 }
+GROUPS["Size"] = (
+  Quantity(
+    "factored_saved",
+    "saved by factors (%)",
+    factored("saved", 100),
+    1,
+    limits=PERCENT,
+    says=f"Saved by factors: parameters, with kernels in two factors by outputs, of ranks at "
+    f"{TOLERANCE:g}.",
+  ),
+  Quantity(
+    "factored_accuracy",
+    "accuracy with factors (%)",
+    factored("accuracy", 100),
+    limits=PERCENT,
+    says="Accuracy with factors: on test images, without further training.",
+  ),
+  Quantity(
+    "superfluous_saved",
+    "saved by a cut (%)",
+    entry("compression", "superfluous_after", "saved", times=100),
+    1,
+    limits=PERCENT,
+    says="Saved by a cut: parameters, after the first layer whose probe is as good as that of the "
+    "last hidden layer on held-out training images; the probe is in the place of the rest.",
+  ),
+  Quantity(
+    "superfluous_accuracy",
+    "accuracy of the cut (%)",
+    entry("compression", "superfluous_after", "accuracy", times=100),
+    limits=PERCENT,
+    says="Accuracy of the cut: on test images.",
+  ),
+)
 QUANTITIES = tuple(quantity for group in GROUPS.values() for quantity in group)
 FIGURE = (  # the panels, in their order; the table and study.csv have all quantities
   "last_hidden_covariance_rank",
@@ -201,5 +205,10 @@ FIGURE = (  # the panels, in their order; the table and study.csv have all quant
   "ece",
   "alignment",
   "nc1",
+  "nc1_trace_ratio",
   "ortho_dev",
+  "factored_saved",
+  "factored_accuracy",
+  "superfluous_saved",
+  "superfluous_accuracy",
 )

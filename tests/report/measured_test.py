@@ -6,6 +6,7 @@ import pytest
 from rankbias.report import foreign, mechanism, plots, reliability, similarity
 from rankbias.report.collect import collect
 from rankbias.report.plots import caption, shown
+from rankbias.report.quantities import QUANTITIES
 
 pytestmark = pytest.mark.filterwarnings("error")
 LAYERS = ["layer1/relu", "layer2/relu", "logits"]
@@ -41,7 +42,10 @@ def entries(seed):
     "ood": {k: {"auroc": 0.8 + noise, **measures} for k in ("neco", "energy_untempered", "msp")},
     "ortho_dev": 0.3,
     "neco_by_dimension": {"dimension": [1, 2, 4 + seed], "auroc": [0.6, 0.7, 0.8], "rank": 4},
-    "compression": {"parameters": 1000, "accuracy": 0.9, "curve": curve, "cuts": cuts},
+    "compression": {
+      "parameters": 1000, "accuracy": 0.9, "curve": curve, "cuts": cuts,
+      "superfluous_after": {"layer": LAYERS[seed % 2], **cuts[LAYERS[seed % 2]]},
+    },
   }  # fmt: skip
 
 
@@ -148,3 +152,35 @@ def test_compression_goes_from_many_parameters_to_few(section, drawn):
     np.testing.assert_allclose(ax.lines[0].get_xdata(), [0.6, 0.2])
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [90, 81])
   np.testing.assert_allclose(cut.lines[0].get_xdata(), [0.7, 0.3])
+  rings = [line for line in cut.lines if line.get_markerfacecolor() == "none"]
+  assert len(rings) == 2  # temperatures, each with a ring of every seed
+  for ring in rings:
+    np.testing.assert_allclose(ring.get_xydata(), [[0.3, 90], [0.7, 90], [0.3, 90]])
+  for m in section.members:
+    del m.record["compression"]["superfluous_after"]  # of a run from before it was found
+  assert len(drawn(section, "compression").axes[2].lines) == len(cut.lines) - 2
+
+
+def test_collapse_shows_what_was_measured(section, drawn):
+  by_layer = ["NC1", "NC1 of traces", "CDNV", "NC2", "OrthoDev (NC5)"]
+  of_head = ["NC2 of the classifier", "NC3", "NC4"]
+  axes = drawn(section, "collapse").axes
+  assert [ax.get_title() for ax in axes] == by_layer + of_head
+  np.testing.assert_allclose(axes[1].lines[0].get_ydata(), [0.1] * 3)
+  np.testing.assert_allclose(axes[2].lines[0].get_ydata(), [0.2] * 3)
+  np.testing.assert_allclose(axes[6].containers[0].lines[0].get_ydata(), [0.41, 0.41])
+  for m in section.members:
+    for own in m.record["collapse"]["layers"].values():
+      for key in ("ortho_dev", "nc2_kernel", "nc3", "nc4"):
+        own.pop(key, None)
+  assert [ax.get_title() for ax in drawn(section, "collapse").axes] == by_layer[:4]
+
+
+def test_a_study_compares_collapse_and_size(section):
+  own = {q.key: [q.get(m) for m in section.finished(1.0)] for q in QUANTITIES}
+  assert own["nc1"] == pytest.approx([0.5, 0.51, 0.52])
+  assert (own["nc1_trace_ratio"], own["cdnv"]) == ([0.1] * 3, [0.2] * 3)
+  assert own["factored_saved"] == pytest.approx([40.0] * 3)  # at 0.01, by outputs
+  assert own["factored_accuracy"] == pytest.approx([89.0, 90.0, 91.0])
+  assert own["superfluous_saved"] == pytest.approx([70.0, 30.0, 70.0])
+  assert own["superfluous_accuracy"] == pytest.approx([90.0] * 3)

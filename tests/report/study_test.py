@@ -10,7 +10,8 @@ from scipy import stats
 from rankbias import report
 from rankbias.report import plots, study_figure, study_tables, style
 from rankbias.report.collect import collect
-from rankbias.report.quantities import QUANTITIES, rank_at_loss
+from rankbias.report.quantities import QUANTITIES
+from rankbias.report.readings import rank_at_loss
 from rankbias.report.study import estimate, study
 
 pytestmark = pytest.mark.filterwarnings("error")
