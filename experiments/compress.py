@@ -40,7 +40,7 @@ def main():
   parser.add_argument("out", help="folder for the smaller network")
   parser.add_argument("--rtol", type=float, help="layers at the covariance rank of their inputs")
   parser.add_argument("--fraction", type=float, help="layers at this part of their full rank")
-  parser.add_argument("--cut", default="", help="layer after which a linear probe answers")
+  parser.add_argument("--cut", default="", help="layer after which a linear probe answers, or auto")
   parser.add_argument("--method", default="activations", help="or weights: what is kept best")
   parser.add_argument("--member", type=int, default=0, help="of a run of several")
   parser.add_argument("--data_dir", default="", help="folder of the data, as in main.py")
