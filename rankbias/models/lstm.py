@@ -9,6 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from rankbias.models.layers import dropout
+from rankbias.models.recurrence import recur
 
 FORGET = 1.0  # initial bias of the forget gates
 State = dict[str, dict[str, jax.Array]]
@@ -172,23 +173,3 @@ def locked(h: jax.Array, rate: float, keys: jax.Array | None, layer: int) -> jax
   if keys is None or not rate:
     return h
   return h * dropout(jnp.ones(h.shape[1:], h.dtype), rate, keys, layer)[None]
-
-
-def recur(
-  gates: jax.Array, kernel: jax.Array, state: dict[str, jax.Array]
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Runs one layer over time: inputs to the gates [L, B, 4 units] to outputs [L, B, units].
-
-  Only the product of h with the kernel is left to do inside the loop.
-  """
-
-  def step(state, inputs):
-    wide = state["c"].dtype
-    mixed = (inputs + state["h"] @ kernel).astype(wide)
-    write, keep, content, read = jnp.split(mixed, 4, -1)
-    c = nn.sigmoid(keep) * state["c"] + nn.sigmoid(write) * jnp.tanh(content)
-    h = (nn.sigmoid(read) * jnp.tanh(c)).astype(inputs.dtype)
-    return {"h": h, "c": c}, h
-
-  state, outputs = jax.lax.scan(step, state, gates)
-  return outputs, state
