@@ -1,9 +1,19 @@
-"""The main result of a section in a sentence."""
+"""The main result of a section, or of a study of several, in a sentence."""
 
+import html
 from collections.abc import Callable
 
-from rankbias.report import answers, bottleneck_tables, language_tables, remedies
+from rankbias.report import answers, bottleneck_tables, language_tables, remedies, tables
 from rankbias.report.collect import BOTTLENECK, PERPLEXITY, Member, Section
+from rankbias.report.quantities import Quantity
+from rankbias.report.study import TEMPERATURE, Estimate, Study, estimate, measured, short
+
+# What a study is summed up by: the first of these that was measured, and how a sentence begins.
+OF_STUDY = {
+  "last_hidden_covariance_rank": "The covariance rank of the last hidden layer",
+  "test_perplexity": "The test perplexity",
+  "test_accuracy": "The test accuracy in per cent",
+}
 
 
 def finding(section: Section) -> str:
@@ -63,3 +73,75 @@ def _of_retrieval(section: Section) -> str:
     f"The class of the largest is found {'; '.join(parts)} (means over seeds; the ceiling is how "
     "often the largest logit is that of the largest item)."
   )
+
+
+def of_study(found: Study) -> str:
+  """How one quantity differs between the ends of the axis, for every line; "" if none is known.
+
+  Says which means are apart by more than their intervals, and nothing of why.
+  """
+  there = {q.key: q for q in measured(found)}
+  key = next((key for key in OF_STUDY if key in there), None)
+  if key is None:
+    return ""
+  said, notes = (_along if found.axis else _among)(found, there[key])
+  if key != "test_accuracy" and "test_accuracy" in there:  # what did not learn has a rank as well
+    groups = [members for line in found.lines.values() for members in line.values()]
+    means = [estimate(members, there["test_accuracy"]).mean for members in groups]
+    means = [mean for mean in means if mean is not None]
+    notes += f"; mean test accuracies are {min(means):.1f} to {max(means):.1f} %"
+  return f"{OF_STUDY[key]} {said} ({notes})."
+
+
+def _along(found: Study, quantity: Quantity) -> tuple[str, str]:
+  """From the first value of the axis to the last, and of which lines the two intervals overlap."""
+  name = "<i>T</i>" if found.axis == TEMPERATURE else html.escape(short([found.axis])[0])
+  parts, overlapping, compared = [], [], 0
+  for label, line in found.lines.items():
+    points = [(value, estimate(line.get(value, ()), quantity)) for value in found.values]
+    points = [(value, own) for value, own in points if own.mean is not None]
+    if not points:
+      continue
+    (first, start), (last, end) = points[0], points[-1]
+    said = _text(start, quantity) + (f" to {_text(end, quantity)}" if last != first else "")
+    if (first, last) != (found.values[0], found.values[-1]):
+      said += f" at {name} = {first:g}" + (f" to {last:g}" if last != first else "")
+    parts.append(said + (f" ({html.escape(label)})" if label else ""))
+    if first != last and None not in (start.half, end.half):
+      compared += 1
+      overlapping += [label] * _overlap(start, end)
+  ends = f"from {name} = {found.values[0]:g} to {found.values[-1]:g}"
+  return f"{ends}: {'; '.join(parts)}", _intervals(compared, overlapping)
+
+
+def _among(found: Study, quantity: Quantity) -> tuple[str, str]:
+  """The setting with the lowest mean and the one with the highest."""
+  (line,) = found.lines.values()
+  points = [(label, estimate(members, quantity)) for label, members in line.items()]
+  points = sorted((p for p in points if p[1].mean is not None), key=lambda p: p[1].mean)
+  (low, least), (high, most) = points[0], points[-1]
+  compared = None not in (least.half, most.half)
+  overlapping = [""] * (compared and _overlap(least, most))
+  said = f"is lowest, {_text(least, quantity)}, with {html.escape(low)} and highest, "
+  said += f"{_text(most, quantity)}, with {html.escape(high)}"
+  return said, _intervals(int(compared), overlapping)
+
+
+def _text(found: Estimate, quantity: Quantity) -> str:
+  return tables.number(found.mean, found.half, quantity.decimals)
+
+
+def _overlap(one: Estimate, other: Estimate) -> bool:
+  return abs(one.mean - other.mean) <= one.half + other.half
+
+
+def _intervals(compared: int, overlapping: list[str]) -> str:
+  """What the numbers are, and of which lines the two intervals overlap."""
+  if not compared:
+    return "single seeds have no interval"
+  text = "means over seeds with their 95 % confidence intervals, which "
+  if not overlapping:
+    return text + "do not overlap" + " in any line" * (compared > 1)
+  if len(overlapping) == compared:
+    return text + "overlap" + " in every line" * (compared > 1)
+  return text + f"overlap for {', '.join(map(html.escape, overlapping))} and not elsewhere"

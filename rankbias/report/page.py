@@ -17,7 +17,7 @@ from rankbias.report import (
   tables,
 )
 from rankbias.report.collect import BOTTLENECK, PERPLEXITY, Section, Sweep, collect
-from rankbias.report.finding import finding
+from rankbias.report.finding import finding, of_study
 from rankbias.report.record import folded, record
 from rankbias.report.study import study
 from rankbias.report.what_was_run import what_was_run
@@ -109,6 +109,8 @@ def _page(sweep: Sweep, figures: bool, every: bool) -> str:
   parts = [_banner(sweep), f"<h1>{html.escape(sweep.name)}</h1>"]
   if len(sweep.sections) == 1:
     parts.append(f'<p class="lead">{finding(sweep.sections[0])}</p>')
+  elif said := of_study(compared) if (compared := study(sweep)) else "":
+    parts.append(f'<p class="lead">{said}</p>')
   parts += [*_notes(sweep), what_was_run(sweep), *_study(sweep, figures)]
   number, many = 1 + sum("<figure" in part for part in parts), plots.is_folded(sweep)
   for index, section in enumerate(sweep.sections):
