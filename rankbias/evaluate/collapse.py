@@ -5,16 +5,15 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rankbias import rank
 from rankbias.evaluate.labels import Seen, check_labels, first_labels
+from rankbias.evaluate.linear_head import linear_head
 from rankbias.evaluate.predictor import Predictor, batches
 from rankbias.evaluate.spectra import collected, layer_names, matrices_of
 
 FOREIGN = "ood_test"  # the split of another distribution, where the data have one
-LINEAR = 1e-4  # a head is linear if its logits differ by less, of the largest
 
 
 def collapse(
@@ -35,7 +34,7 @@ def collapse(
   Returns:
     {"collapse": {"split", "images", "layers": {layer: {"nc1", "nc1_trace_ratio", "cdnv", "nc2",
     "ortho_dev"}}}}; the last hidden layer has "nc2_kernel", "nc3", "nc4" and "mean_logits_norm"
-    too, where the head is a linear map of it.
+    too, where the head is a linear map of it (`linear_head`).
 
   Raises:
     ValueError: the labels are not one class an example, or a class has none among the images.
@@ -47,13 +46,13 @@ def collapse(
   chosen = source.splits[split]
   names = layer_names(predictor, chosen["x"][:1])
   matrices = collected(predictor, chosen, images, max_features)
-  kernel, bias = linear_head(predictor, chosen["x"][:1], matrices[names[-2]], matrices["logits"])
+  head = classifier(predictor, chosen["x"][:1], matrices[names[-2]], matrices["logits"])
   foreign = {}
   if FOREIGN in source.splits:
     foreign = means(predictor, source.splits[FOREIGN], images, max_features)
   labels, layers = chosen["y"][:images], {}
   for name in names:
-    last = {"kernel": kernel, "bias": bias} if name == names[-2] else {}
+    last = head if name == names[-2] else {}
     own = matrices.pop(name), labels, foreign.get(name), last
     found = jax.device_get(_measures(*own, source.num_classes))
     layers[name] = {key: float(value) for key, value in found.items()}
@@ -67,28 +66,13 @@ def labels_of_collapse(
   yield split, first_labels(source, split, images), source.num_classes
 
 
-def linear_head(predictor: Predictor, x: Any, features: Any, logits: Any) -> tuple[Any, Any]:
-  """The kernel [d, C] and bias [C] that make these logits of these features, or None and None.
-
-  They are read off the head at zero and at the unit vectors, and tried on the features.
-  """
+def classifier(predictor: Predictor, x: Any, features: Any, logits: Any) -> dict[str, Any]:
+  """{"kernel", "bias"} of the head, {} where it is no linear map or sees other features."""
   seen = jax.eval_shape(lambda x: predictor.apply(predictor.params, x)[0], x)
   if features.ndim != 2 or seen.shape[1:] != features.shape[1:]:
-    return None, None
-  kernel, bias, deviation = _linear_map(
-    predictor.functions()[1], predictor.head_params, features, logits
-  )
-  linear = bool(deviation <= LINEAR * np.max(np.abs(logits)))
-  return (kernel, bias) if linear else (None, None)
-
-
-@partial(jax.jit, static_argnums=0)
-def _linear_map(head, params, features, logits):
-  points = jnp.concatenate([jnp.eye(features.shape[1]), jnp.zeros((1, features.shape[1]))])
-  values = head(params, points.astype(features.dtype))
-  kernel, bias = values[:-1] - values[-1:], values[-1]
-  product = jnp.matmul(features, kernel, precision=jax.lax.Precision.HIGHEST)
-  return kernel, bias, jnp.max(jnp.abs(product + bias[None, :] - logits))
+    return {}
+  found = linear_head(predictor, features, logits)
+  return dict(zip(("kernel", "bias"), found, strict=True)) if found else {}
 
 
 def means(predictor: Predictor, chosen: Any, images: int, max_features: int) -> dict[str, Any]:

@@ -13,9 +13,17 @@ from scipy.special import logsumexp
 
 from rankbias import rank
 from rankbias.evaluate.detection import auroc, detection
-from rankbias.evaluate.detectors import DETECTORS, ODIN, affine, fit_neco, neco_ratios, score_odin
+from rankbias.evaluate.detectors import (
+  DETECTORS,
+  ODIN,
+  dimension_of,
+  fit_neco,
+  neco_ratios,
+  score_odin,
+)
 from rankbias.evaluate.detectors.odin import STEP
 from rankbias.evaluate.labels import Seen, check_labels, first_labels
+from rankbias.evaluate.linear_head import linear_head
 from rankbias.evaluate.outputs import Outputs, outputs
 from rankbias.evaluate.predictor import BATCH, Predictor, batches, joined
 from rankbias.rank.float64 import delivers_float64, double_precision
@@ -23,7 +31,6 @@ from rankbias.rank.float64 import delivers_float64, double_precision
 KNOWN = (*DETECTORS, ODIN)
 UNTEMPERED = "_untempered"  # of Z, where the plain name is of Z / T
 NORMALISED = 1e-3  # logits whose log-sum-exp is this near to 0 everywhere are log-probabilities
-AFFINE = 1e-3  # of the largest logit: what an affine head may be off by rounding
 ALL_DIMENSIONS = 32  # of the sweep of NECO; beyond, every dimension is this part larger
 GROWTH = 1.1
 
@@ -53,7 +60,8 @@ def ood(
       use; ViM needs an affine head too.
 
   Returns:
-    "ood" {detector: the measures of `detection`}; "ortho_dev" (see `rank.ortho_dev`);
+    "ood" {detector: the measures of `detection`}; "ood_dimensions" {detector: of its subspace}, the
+    default one, lowered where the features have a smaller rank; "ortho_dev" (`rank.ortho_dev`);
     "neco_by_dimension" {"dimension", "auroc": lists; "rank" of the centred training features, which
     ends the sweep; "classes_less_1" and "best" {"dimension", "auroc"}}. The best dimension is that
     of the images that are measured: it is an upper bound, and no result of a detector.
@@ -70,7 +78,7 @@ def ood(
   check_labels("ood", fit_split, seen[0].labels, seen[0].logits.shape[1])
   mixture = _is_mixture(seen[0])
   names = _possible(predictor, seen[0], mixture, detectors)
-  found, both = {}, [("", True), (UNTEMPERED, False)]
+  found, used, both = {}, {}, [("", True), (UNTEMPERED, False)]
   if float(predictor.temperature) == 1:  # Z / T is Z
     del both[1]
   with double_precision() if delivers_float64() else nullcontext():
@@ -79,7 +87,8 @@ def ood(
       head = _head(predictor, tempered)
       for name in names:
         if name != ODIN and (tempered or DETECTORS[name].scale_matters):
-          found[name + suffix] = detection(*_scores(name, *views, head))
+          scores, used[name] = _scores(name, *views, head)
+          found[name + suffix] = detection(*scores)
     sweep = _by_dimension(*(features for features, _ in views), seen[0].logits.shape[1])
     orthogonality = float(rank.ortho_dev(_class_means(seen[0]), views[2][0].mean(0)))
   if ODIN in names:
@@ -88,7 +97,9 @@ def ood(
       found[ODIN + suffix] = detection(*own)
   if len(both) == 1:
     found |= {n + UNTEMPERED: found[n] for n in names if n == ODIN or DETECTORS[n].scale_matters}
-  return {"ood": found, "ortho_dev": orthogonality, "neco_by_dimension": sweep}
+  used = {name: int(dimension) for name, dimension in used.items() if dimension is not None}
+  own = {"ood": found, "ood_dimensions": used, "ortho_dev": orthogonality}
+  return own | {"neco_by_dimension": sweep}
 
 
 def labels_of_ood(
@@ -115,7 +126,7 @@ def _possible(predictor, fitted: Outputs, mixture: bool, detectors):
   lacking = {}
   if mixture:
     lacking = dict.fromkeys(("level", "affine"), "its logits are log-probabilities")
-  elif not _is_affine(predictor, fitted):
+  elif not linear_head(predictor, *fitted.first(BATCH)[:2]):
     lacking = {"affine": "its head is not affine"}
   refused = {n: lacking[d.needs] for n, d in DETECTORS.items() if d.needs in lacking}
   for name in detectors or ():
@@ -126,13 +137,6 @@ def _possible(predictor, fitted: Outputs, mixture: bool, detectors):
 
 def _is_mixture(fitted: Outputs) -> bool:
   return bool(np.abs(logsumexp(fitted.logits.astype(float), axis=-1)).max() < NORMALISED)
-
-
-def _is_affine(predictor, fitted: Outputs) -> bool:
-  some = fitted.first(BATCH)
-  kernel, bias = affine(_head(predictor, False), some.features.shape[1], some.features.dtype)
-  off = np.abs(some.features @ np.asarray(kernel) + np.asarray(bias) - some.logits).max()
-  return bool(off <= AFFINE * max(np.abs(some.logits).max(), 1e-30))
 
 
 def _view(predictor, seen: Outputs, tempered: bool, mixture: bool):
@@ -154,16 +158,17 @@ def _divided(head, temperature, features):
 
 
 def _scores(name, fitted, inside, outside, head):
-  """The scores of both kinds of images, through one compiled function."""
+  """The scores of both kinds of images, through one compiled function, and `dimension_of`."""
   both = [jnp.concatenate(pair) for pair in zip(inside, outside, strict=True)]
-  scores = np.asarray(_fit_and_score(name, fitted, both, head))
-  return np.split(scores, [len(inside[0])])
+  scores, dimension = _fit_and_score(name, fitted, both, head)
+  return np.split(np.asarray(scores), [len(inside[0])]), dimension
 
 
 @partial(jax.jit, static_argnums=0)
 def _fit_and_score(name, fitted, both, head):
   detector = DETECTORS[name]
-  return detector.score(detector.fit(*fitted, head), *both)
+  parameters = detector.fit(*fitted, head)
+  return detector.score(parameters, *both), dimension_of(parameters, both[1].shape[1])
 
 
 def _by_dimension(fitted, inside, outside, classes: int) -> dict[str, Any]:

@@ -44,16 +44,19 @@ def alignment(
   average where one is random.
 
   Args:
-    k: at most the rank of either matrix. That of their shapes is checked; directions beyond the
-      numerical rank, of singular values below 1e-7 of the largest ("gram"; a few rounding units
-      otherwise), count as orthogonal to everything, so that the result is at most rank / k.
-      Where the k-th and the next singular value are equal, the subspace is one of many.
+    k: at most the numerical rank of either matrix, which counts singular values above 1e-7 of the
+      largest ("gram"; a few rounding units otherwise). Under a transformation, such as jit or
+      vmap, the shapes alone are checked: directions beyond the rank count as orthogonal to
+      everything, so that the result is at most rank / k. A call outside waits for the result to
+      look at the rank; compile it where it is called often. Where the k-th and the next singular
+      value are equal, the subspace is one of many.
     method: as in `singular_values`.
 
   It has no derivative: that of singular vectors is infinite at ties.
 
   Raises:
-    ValueError: k is below 1 or above a side of a matrix, or the matrices have no common d.
+    ValueError: k is below 1, above a side of a matrix or, outside of transformations, above the
+      rank of one; or the matrices have no common d.
 
   Example: alignment([[2., 0.], [0., 1.]], [[3., 0.], [0., 4.]], k=1) is 0.
   Source: Bjorck & Golub 1973, Mathematics of Computation 27 (principal angles).
@@ -61,7 +64,10 @@ def alignment(
   kernel, x = _checked(kernel, activations)
   _check_k(k, kernel.shape, x.shape)
   methods = checked_method(method, kernel.dtype), checked_method(method, x.dtype)
-  return _alignment(kernel, x, k, methods)
+  overlap, ranks = _alignment(kernel, x, k, methods)
+  if not isinstance(ranks, jax.core.Tracer):
+    _check_ranks(k, *map(int, ranks))
+  return overlap
 
 
 def gain(
@@ -120,15 +126,21 @@ def growth(
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _alignment(kernel, x, k, methods):
-  amplified, used = (_directions(a, k, m) for a, m in zip((kernel.T, x), methods, strict=True))
-  return jnp.sum(_matmul(amplified.T, used) ** 2) / k
+  pairs = zip((kernel.T, x), methods, strict=True)
+  (amplified, first), (used, second) = (_directions(a, k, method) for a, method in pairs)
+  return jnp.sum(_matmul(amplified.T, used) ** 2) / k, jnp.stack([first, second])
 
 
 def _directions(matrix, k, method):
-  """Returns the top k right singular vectors [d, k]; zeros where sigma is zero up to rounding."""
+  """The top k right singular vectors [d, k], zeros where sigma is zero up to rounding; the rank.
+
+  Of a matrix that is not finite, which has no rank, it is k: NaN says what is wrong.
+  """
   _, values, right = triplets(matrix, method, False)
   noise = GRAM_NOISE if method == "gram" else max(matrix.shape) * jnp.finfo(matrix.dtype).eps
-  return (right * (values > noise * values[0])[None, :])[:, :k]
+  kept = values > noise * values[0]
+  rank = jnp.where(jnp.isfinite(values[0]), jnp.sum(kept), k)
+  return (right * kept[None, :])[:, :k], rank
 
 
 def _top(matrix, method):
@@ -168,4 +180,15 @@ def _check_k(k, kernel, activations):
     raise ValueError(
       f"k = {k}: a kernel of shape {tuple(kernel)} and activations of shape {tuple(activations)} "
       f"have at most {most} singular directions each. Give 1 <= k <= {most}."
+    )
+
+
+def _check_ranks(k, kernel, activations):
+  most = min(kernel, activations)
+  if k > most:
+    remedy = f"Give 1 <= k <= {most}" if most else "There is no k for a matrix of zeros"
+    raise ValueError(
+      f"k = {k}: the kernel has numerical rank {kernel} and the activations have {activations}; "
+      f"directions beyond are rounding. {remedy}, or call it under jax.jit, where they count as "
+      "orthogonal to everything."
     )

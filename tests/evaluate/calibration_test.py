@@ -187,7 +187,7 @@ def test_mistakes_name_the_argument(sure):
   with pytest.raises(ValueError, match=r"labels of shape \(3,\)"):
     reliability(np.ones((2, 2)), np.zeros(3, int))
   sure.source.splits["test"]["y"] = np.zeros((70, 4), np.float32)
-  with pytest.raises(ValueError, match="this is measured of classifiers"):
+  with pytest.raises(ValueError, match=r"labels of .half of test. have shape .35, 4"):
     calibration(sure.predictor, sure.source)
 
 

@@ -59,9 +59,25 @@ def test_neco_has_no_more_dimensions_than_the_features():
   direct = np.linalg.norm(x @ basis, axis=-1) / np.linalg.norm(x, axis=-1)
   np.testing.assert_allclose(ratios[:, 9], direct, rtol=1e-4)
   logits = np.zeros((10, 10), "f4")
-  for k in (1, 2, 9):
+  for k in (1, 2, 3):
     found = detectors.score_neco(fitted, x, logits, dimension=k)
     np.testing.assert_array_equal(found, ratios[:, k - 1])
+  message = r"dimension=4: the numerical rank of the features is 3, .*; give 1 to 3, or None"
+  with pytest.raises(ValueError, match=message):
+    detectors.score_neco(fitted, x, logits, dimension=4)
+  default = detectors.score_neco(fitted, x, logits)  # 9 of 10 classes, lowered
+  np.testing.assert_array_equal(default, ratios[:, 2])
+  assert (
+    int(detectors.dimension_of(fitted, 10)) == 3 and int(detectors.dimension_of(fitted, 3)) == 2
+  )
+  compiled = jax.jit(lambda p: detectors.score_neco(p, x, logits, dimension=9))(fitted)
+  np.testing.assert_array_equal(compiled, ratios[:, 2])
+
+
+def test_features_of_zeros_leave_no_dimension():
+  x, z = np.zeros((4, 3), "f4"), np.zeros((4, 5), "f4")
+  with pytest.raises(ValueError, match=r"dimension=1: .* is 0, .*; give None for the default"):
+    detectors.score_neco(detectors.fit_neco(x, z), x, z, dimension=1)
 
 
 def test_vim_keeps_a_direction_that_features_fill():
@@ -72,6 +88,14 @@ def test_vim_keeps_a_direction_that_features_fill():
   fitted = detectors.fit_vim(train, head(train), head)
   assert fitted["dimension"] == 2  # where half of the width is 5, and the rank 3
   assert 0 < fitted["alpha"] < 100
+  assert detectors.fit_vim(train, head(train), head, dimension=2)["dimension"] == 2
+  for wrong in (3, -1):
+    message = rf"dimension={wrong}: one less than the numerical rank .* is 2, .*; give 0 to 2, or N"
+    with pytest.raises(ValueError, match=message):
+      detectors.fit_vim(train, head(train), head, dimension=wrong)
+  compiled = jax.jit(lambda x: detectors.fit_vim(x, head(x), head, dimension=7))(train)
+  assert compiled["dimension"] == 2 and detectors.dimension_of(compiled, 4) == 2
+  assert detectors.dimension_of({}, 4) is None
 
 
 @pytest.mark.parametrize(("n", "k"), [(2500, 50), (1024, 1), (30, 50)])

@@ -63,6 +63,8 @@ def test_numbers_are_those_of_numpy(foreign):
   assert close(table["neco"], expected[2])  # of 4 classes
   sweep = found["neco_by_dimension"]
   assert sweep["rank"] == 3 and sweep["dimension"] == [1, 2, 3]
+  used = {"neco": 3, "neco_standardized": 3, "neco_max_logit": 3, "vim": 2}
+  assert found["ood_dimensions"] == used  # ViM's 3 of 6 are lowered to the rank less 1
   np.testing.assert_allclose(sweep["auroc"], [e["auroc"] for e in expected], atol=2e-3)
   assert sweep["classes_less_1"] == {"dimension": 3, "auroc": sweep["auroc"][2]}
   assert sweep["best"]["auroc"] == max(sweep["auroc"])

@@ -84,13 +84,28 @@ def test_directions_beyond_the_rank_count_as_orthogonal(method):
   basis = orthogonal(8)
   kernel = with_directions(basis[:, :2], [3.0, 2.0], 8).T  # of rank 2
   x = with_directions(basis, [9.0, 8, 7, 6, 5, 4, 3, 2], 30)
+  traced = jax.jit(rank.alignment, static_argnames=("k", "method"))
   for k in (2, 8):
-    expected = 2 / k
-    assert rank.alignment(kernel, x, k=k, method=method) == pytest.approx(expected, abs=1e-6)
+    assert traced(kernel, x, k=k, method=method) == pytest.approx(2 / k, abs=1e-6)
+  assert rank.alignment(kernel, x, k=2, method=method) == pytest.approx(1, abs=1e-6)
   zeros = np.zeros((8, 8), np.float32)
-  assert rank.alignment(zeros, x, k=3, method=method) == 0
-  assert rank.alignment(kernel, zeros, k=3, method=method) == 0
+  assert traced(zeros, x, k=3, method=method) == 0
+  assert traced(kernel, zeros, k=3, method=method) == 0
   assert np.isnan(rank.gain(zeros, x, method=method))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_k_above_the_rank_is_named_where_the_rank_is_known(method):
+  basis = orthogonal(8)
+  deficient = with_directions(basis[:, :2], [3.0, 2.0], 8)
+  full = with_directions(basis, [9.0, 8, 7, 6, 5, 4, 3, 2], 30)
+  message = r"k = 3: the kernel has numerical rank 2 and the activations have 8; .*1 <= k <= 2, or"
+  with pytest.raises(ValueError, match=message):
+    rank.alignment(deficient.T, full, k=3, method=method)
+  with pytest.raises(ValueError, match="numerical rank 8 and the activations have 2; "):
+    rank.alignment(full.T, deficient, k=8, method=method)
+  with pytest.raises(ValueError, match="no k for a matrix of zeros, or call it under jax.jit"):
+    rank.alignment(np.zeros((8, 8), np.float32), full, k=1, method=method)
 
 
 @pytest.mark.parametrize("method", METHODS)

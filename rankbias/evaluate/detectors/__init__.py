@@ -18,7 +18,7 @@ from rankbias.evaluate.detectors.contract import Detector, nothing
 from rankbias.evaluate.detectors.features import fit_knn, fit_react, score_knn, score_react
 from rankbias.evaluate.detectors.odin import odin_step, score_odin
 from rankbias.evaluate.detectors.subspace import (
-  affine,
+  dimension_of,
   fit_neco,
   fit_vim,
   neco_ratios,
@@ -51,7 +51,7 @@ __all__ = [
   "DETECTORS",
   "ODIN",
   "Detector",
-  "affine",
+  "dimension_of",
   "fit_kl_matching",
   "fit_knn",
   "fit_neco",

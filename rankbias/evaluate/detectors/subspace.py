@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from rankbias.evaluate.detectors.contract import wide
+from rankbias.evaluate.linear_head import affine
 from rankbias.rank import lapack
 from rankbias.rank.float64 import delivers_float64, double_precision
 from rankbias.rank.gram import gram
@@ -23,10 +24,14 @@ def fit_vim(features, logits, head: Callable, *, dimension: int | None = None) -
   eigenvectors of sum (h - u)(h - u)^T, and alpha = mean max z / mean |R (h - u)|.
 
   Args:
-    dimension: D; None takes d / 2, which is 256 of 512. It is lowered to the rank of the features
-      less 1 where they have less: else R would keep rounding alone, and alpha be infinite.
+    dimension: D, at most the numerical rank of the features less 1: else R would keep rounding
+      alone, and alpha be infinite. None takes d / 2, which is 256 of 512, lowered to that; so is
+      any D under a transformation such as jit, where the rank is not known yet.
 
-  Returns: {"origin" [d], "residual" [d, d], "alpha", "dimension"}.
+  Returns: {"origin" [d], "residual" [d, d], "alpha", "dimension": what was taken}.
+
+  Raises:
+    ValueError: the dimension is negative, or above the rank less 1.
 
   Source: Wang et al. 2022, arXiv:2203.10807.
   """
@@ -35,8 +40,10 @@ def fit_vim(features, logits, head: Callable, *, dimension: int | None = None) -
   kernel, bias = affine(head, width, x.dtype)
   origin = -_product(_pseudo_inverse(kernel.T), bias[:, None])[:, 0]
   values, axes = principal_axes(x - origin[None, :])
-  wanted = width // 2 if dimension is None else dimension
-  principal = jnp.clip(rank_of(values) - 1, 0, wanted)
+  most = jnp.maximum(rank_of(values) - 1, 0)
+  if dimension is not None:
+    _check_dimension(dimension, 0, most, "one less than the numerical rank of the features")
+  principal = jnp.minimum(most, width // 2 if dimension is None else dimension)
   residual = jnp.where((jnp.arange(width) < principal)[None, :], 0, axes)
   spread = jnp.mean(_length(_product(x - origin[None, :], residual)))
   alpha = jnp.where(spread > 0, jnp.mean(jnp.max(z, 1)) / jnp.where(spread > 0, spread, 1), 0)
@@ -88,8 +95,10 @@ def score_neco(
   """Scores by the part of a feature's length that lies along the first principal axes: |P h| / |h|.
 
   Args:
-    dimension: of P; None takes one less than there are classes, as a simplex of class means has.
-      Never more than the rank of the features that were fitted: axes beyond it are arbitrary.
+    dimension: of P, at most the numerical rank of the features that were fitted: axes beyond it are
+      arbitrary. None takes one less than there are classes, as a simplex of class means has,
+      lowered to the rank (`dimension_of`); so is any under a transformation such as jit, where
+      the rank is not known yet.
     times_max_logit: multiplies by the largest logit, as the authors' code does but for ResNets.
     norm: the length to divide by, of what is projected, or of the features as they are, as the
       authors' code does for DeiT and Swin. The two differ where features were standardised.
@@ -97,7 +106,8 @@ def score_neco(
   A feature of zeros scores 0.
 
   Raises:
-    ValueError: dimension is not between 1 and the number of features; norm is unknown.
+    ValueError: dimension is not between 1 and the number of features, or above their rank; norm is
+      unknown.
 
   Source: Ben Ammar et al. 2023, arXiv:2310.06823, equation 6.
   """
@@ -105,9 +115,11 @@ def score_neco(
   if norm not in ("projected", "features"):
     raise ValueError(f"norm={norm!r} is unknown: use 'projected' or 'features'.")
   if dimension is None:
-    dimension = max(min(z.shape[-1] - 1, x.shape[1]), 1)
-  if not 1 <= dimension <= x.shape[1]:
+    dimension = simplex_dimension(z.shape[-1], x.shape[1])
+  elif not 1 <= dimension <= x.shape[1]:
     raise ValueError(f"dimension={dimension} must be between 1 and {x.shape[1]}, the features.")
+  else:
+    _check_dimension(dimension, 1, parameters["rank"], "the numerical rank of the features")
   part = neco_ratios(parameters, x)[:, dimension - 1]
   if norm == "features":
     own = (x - parameters["mean"][None, :]) / parameters["scale"][None, :]
@@ -135,6 +147,32 @@ def neco_ratios(parameters: dict[str, Any], features) -> Float[Array, "n d"]:
   return jnp.sqrt(jnp.where(squares > 1 - rounding, 1, squares))
 
 
+def simplex_dimension(classes: int, width: int) -> int:
+  """The dimension of a simplex of class means, where features have room for it: C - 1."""
+  return max(min(classes - 1, width), 1)
+
+
+def dimension_of(parameters: dict[str, Any], classes: int) -> Int[Array, ""] | None:
+  """The dimension of the subspace that a fitted detector takes by default; None where it has none.
+
+  Example: dimension_of(fit_neco(h, z), 10) is 9, or the rank of h if that is less.
+  """
+  if "rank" not in parameters:
+    return parameters.get("dimension")
+  return jnp.minimum(parameters["rank"], simplex_dimension(classes, len(parameters["axes"])))
+
+
+def _check_dimension(dimension, least, most, words):
+  """Raises where a dimension is known to be out of range: `most` may be traced, and unknown."""
+  if isinstance(most, jax.core.Tracer) or least <= dimension <= most:
+    return
+  allowed = f"{least} to {int(most)}, or None" if most >= least else "None"
+  raise ValueError(
+    f"dimension={dimension}: {words} is {int(most)}, and directions beyond are rounding; give "
+    f"{allowed} for the default, lowered to it."
+  )
+
+
 def principal_axes(x: Float[ArrayLike, "n d"]) -> tuple[Float[Array, "d"], Float[Array, "d d"]]:
   """Returns the singular values of x, the largest first, and its right singular vectors in columns.
 
@@ -151,19 +189,9 @@ def principal_axes(x: Float[ArrayLike, "n d"]) -> tuple[Float[Array, "d"], Float
   return values, right.T
 
 
-def rank_of(values: Float[Array, "d"]) -> Float[Array, ""]:
+def rank_of(values: Float[Array, "d"]) -> Int[Array, ""]:
   """Counts the singular values that are more than the rounding of float32 features."""
   return jnp.sum(values > ROUNDING * values[0])
-
-
-def affine(head: Callable, width: int, dtype) -> tuple[Float[Array, "d C"], Float[Array, "C"]]:
-  """Returns the kernel and the bias of a head that is affine in the features.
-
-  Example: affine(lambda h: h @ kernel + bias, len(kernel), kernel.dtype) is (kernel, bias).
-  """
-  bias = head(jnp.zeros((1, width), dtype))[0]
-  kernel = head(jnp.eye(width, dtype=dtype)) - bias[None, :]
-  return kernel.astype(dtype), bias.astype(dtype)
 
 
 def _pseudo_inverse(matrix):
