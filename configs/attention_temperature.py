@@ -6,7 +6,7 @@ as context; no experiment with it was seen.
   python experiments/main.py --config=configs/attention_temperature.py
   python experiments/main.py --config=configs/attention_temperature.py:cifar10     (an accelerator)
 
-trains a Vision Transformer of 4 layers of width 64 on the digits, as 16 patches of 2 x 2, with
+trains a Vision Transformer of 4 layers of width 48 on the digits, as 16 patches of 2 x 2, with
 attention weights softmax(q k / (sqrt(d) tau)) at tau = 0.25, 0.5, 1, 2, 4 and 8, and with the
 output's softmax at T = 1 and 100, five seeds. `cifar10`, `cifar100` and `fashion_mnist` are other
 data, with three seeds and a network of 6 layers of width 192. `smoke` ends in seconds.

@@ -77,7 +77,8 @@ def _network(c: ConfigDict, network: str, images: int) -> None:
     return
   c.head.use_bias = True
   if network == "vit":
-    small = {"patch": 2, "width": 64, "depth": 4, "heads": 4}
+    c.steps = c.steps if images else 800
+    small = {"patch": 2, "width": 48, "depth": 4, "heads": 4}
     large = {"patch": 4, "width": 192, "depth": 6, "heads": 3}
     c.model = {"name": "vit", **(large if images else small), "attention_temperature": 1.0}
     c.optimizer.update(name="adamw", learning_rate=1e-3, weight_decay=0.05, clip_norm=1.0)
