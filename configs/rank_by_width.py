@@ -10,6 +10,11 @@ makes this norm independent of the width).
 trains the digits' MLP (8 layers) with 64, 128, 256 and 512 units a layer at T = 1 and 100, five
 seeds. Variants are `vit`, the same widths of a Vision Transformer, and other data, `cifar10`,
 `cifar100` or `fashion_mnist`, with three seeds. `smoke` ends in seconds.
+
+Measured on the digits (docs/results.md), covariance rank of the last hidden layer, mean and 95 %
+confidence interval of five seeds, widths 64 to 512: 30.2 +- 2.8, 43.2 +- 3.0, 56.2 +- 7.4 and 68.8
++- 4.4 at T = 1, and 12.0 +- 1.8, 13.4 +- 1.9, 14.2 +- 3.0 and 16.4 +- 1.9 at T = 100. 17 minutes of
+one CPU core. The variants are not measured.
 """
 
 from rankbias.config import product

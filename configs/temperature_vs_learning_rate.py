@@ -13,6 +13,12 @@ network. Five seeds. `step_99` says when a run had fitted its images, so that ru
 at equal training accuracy. Other data and networks are variants, `cifar10`, `cifar100` or
 `fashion_mnist` and `vit`, `resnet18` or `vgg`, as in `:cifar10,resnet18` (the last two are for an
 accelerator); three seeds there. `smoke` ends in seconds.
+
+Measured on the digits (docs/results.md), covariance rank of the last hidden layer, mean and 95 %
+confidence interval of five seeds, T = 1 to 1000: with the same rate 56.2 +- 7.4, 22.6 +- 2.3, 12.6
++- 1.1 and 8.6 +- 1.4; with "equivalent" 27.0 +- 1.8, 14.2 +- 3.0 and 10.4 +- 0.7 from T = 10 on.
+Linear ends at 10 for two of five seeds at T = 10; it diverges otherwise, as does quadratic. 30
+minutes of one CPU core beside other work. The variants are not measured.
 """
 
 from rankbias.config import product
