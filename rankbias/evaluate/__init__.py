@@ -13,26 +13,33 @@ from typing import Any
 
 from rankbias.evaluate.accuracy import accuracy
 from rankbias.evaluate.bottleneck import bottleneck
-from rankbias.evaluate.calibration import calibration, labels_of_calibration
+from rankbias.evaluate.calibration import calibration, ece, labels_of_calibration, reliability
 from rankbias.evaluate.cka import cka
 from rankbias.evaluate.collapse import collapse, labels_of_collapse
 from rankbias.evaluate.compress import check_compress, compress
 from rankbias.evaluate.depth import effective_depth, ood_drop
+from rankbias.evaluate.detection import aupr, auroc, detection, false_positive_rate
+from rankbias.evaluate.detectors import DETECTORS, Detector, score_odin
 from rankbias.evaluate.exact_match import exact_match
+from rankbias.evaluate.factors import factor_kernel
 from rankbias.evaluate.held_out import held_out
 from rankbias.evaluate.labels import check_labels, labels_of_cuts
 from rankbias.evaluate.last_layer import last_layer
-from rankbias.evaluate.linear_maps import kernel_names
+from rankbias.evaluate.linear_head import linear_head
+from rankbias.evaluate.linear_maps import kernel_names, linear_maps
 from rankbias.evaluate.log_probability_rank import log_probability_rank
 from rankbias.evaluate.mechanism import Mechanism, check_alignment, measure_mechanism
 from rankbias.evaluate.ood import check_detectors, labels_of_ood, ood
+from rankbias.evaluate.outputs import outputs
 from rankbias.evaluate.perplexity import perplexity
 from rankbias.evaluate.predictor import OOD, Predictor
 from rankbias.evaluate.probe import check_probe, labels_of_probe, probe, probe_members
 from rankbias.evaluate.remedies import as_specs
 from rankbias.evaluate.retrieval import check_fit, fit_head, retrieval
 from rankbias.evaluate.sharpness import row_sharpness, sharpness, sharpness_against_count
+from rankbias.evaluate.softmax_regression import fit_adam
 from rankbias.evaluate.spectra import measure_layers, spectra
+from rankbias.evaluate.temperature_scaling import fit_temperature
 from rankbias.evaluate.uncertainty import uncertainty
 
 EVALUATIONS = {
@@ -85,11 +92,15 @@ LABELS = {
 
 __all__ = [
   "COMPARISONS",
+  "DETECTORS",
   "EVALUATIONS",
   "TOGETHER",
+  "Detector",
   "Mechanism",
   "Predictor",
   "accuracy",
+  "aupr",
+  "auroc",
   "bottleneck",
   "calibration",
   "check_alignment",
@@ -98,21 +109,35 @@ __all__ = [
   "check_layers",
   "check_options",
   "check_splits",
+  "cka",
+  "collapse",
+  "compress",
+  "detection",
+  "ece",
   "effective_depth",
   "exact_match",
+  "factor_kernel",
+  "false_positive_rate",
+  "fit_adam",
+  "fit_temperature",
   "held_out",
   "kernel_names",
   "last_layer",
+  "linear_head",
+  "linear_maps",
   "log_probability_rank",
   "measure_layers",
   "measure_mechanism",
   "ood",
   "ood_drop",
+  "outputs",
   "perplexity",
   "probe",
   "probe_members",
+  "reliability",
   "retrieval",
   "row_sharpness",
+  "score_odin",
   "sharpness",
   "sharpness_against_count",
   "spectra",

@@ -1,6 +1,6 @@
 """The linear maps inside a network: their kernels as matrices, and the activations that come in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +36,9 @@ def linear_maps(
 
   Kernels that are used in another way, such as an LSTM's recurrent one or those of convolutions in
   groups, are not among them: see `kernel_names`.
+
+  Raises:
+    ValueError: nothing is found, and the network's parameters are no variables of flax.linen.
   """
   found: dict[str, tuple[jax.Array, list]] = {}
 
@@ -57,6 +60,8 @@ def linear_maps(
     features, _ = predictor.apply(predictor.params, x)
   with nn.intercept_methods(watch(HEAD)):
     logits = predictor.head(predictor.head_params, features)
+  if not found:
+    _own(predictor.params, "network")
   maps = {
     name: LinearMap(kernel, _rows(jnp.concatenate(parts), max_rows))
     for name, (kernel, parts) in found.items()
@@ -79,10 +84,13 @@ def shapes_of(predictor: Predictor, x: Any) -> dict[str, LinearMap]:
 
 
 def kernels(predictor: Predictor) -> dict[str, jax.Array]:
-  """Every parameter called "kernel" of model and head, by the name of its layer."""
-  return kernels_of(predictor.params["params"]) | {
-    HEAD + name: kernel for name, kernel in kernels_of(predictor.head_params["params"]).items()
-  }
+  """Every parameter called "kernel" of model and head, by the name of its layer.
+
+  Raises:
+    ValueError: parameters are no variables of flax.linen.
+  """
+  head = kernels_of(_own(predictor.head_params, "head"))
+  return kernels_of(_own(predictor.params, "network")) | {HEAD + n: w for n, w in head.items()}
 
 
 def kernels_of(params: Any) -> dict[str, jax.Array]:
@@ -96,6 +104,17 @@ def kernel_names(predictor: Predictor, x: Any) -> tuple[list[str], list[str]]:
   """The linear maps in the order of their use, and the kernels that are not among them."""
   used = list(shapes_of(predictor, x))
   return used, [name for name in kernels(predictor) if name not in used]
+
+
+def _own(variables, part):
+  """The trained ones of a module's variables; raises where they are those of a plain function."""
+  if not isinstance(variables, Mapping) or "params" not in variables:
+    raise ValueError(
+      f"the parameters of this {part} are no variables of flax.linen, {{'params': ...}}: layers "
+      "are the calls of its modules. Of a plain function give kernels and inputs themselves to "
+      "rank.alignment, rank.growth or evaluate.factor_kernel"
+    )
+  return variables["params"]
 
 
 def _use(module, inputs, max_rows):

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from rankbias.evaluate import Predictor, check_alignment, kernel_names
-from rankbias.evaluate.linear_maps import linear_maps, shapes_of
+from rankbias.evaluate.linear_maps import kernels, linear_maps, shapes_of
 from rankbias.models import build_head
 
 CONVOLUTIONS = {
@@ -101,6 +101,22 @@ def test_too_many_directions_are_refused_with_the_name_of_the_layer(net):
     ValueError, match=r"measure.alignment=4: layer 'head/linear' .* \(4, 3\) .* 3"
   ):
     check_alignment(predictor, x, 4)
-  plain = Predictor(lambda p, x: (x, {}), {}, lambda p, h: h, {})
+  plain = Predictor(lambda p, x: (x, {}), {"params": {}}, lambda p, h: h, {})
   with pytest.raises(ValueError, match="has no Dense or Conv layer"):
     check_alignment(plain, jnp.ones((3, 2)), 1)
+
+
+def test_a_plain_function_is_told_what_to_do():
+  def apply(params, x):
+    return x @ params, {"layer": x @ params}
+
+  predictor = Predictor(apply, np.eye(3, dtype="f4"), lambda p, h: h @ p, np.eye(3, dtype="f4"))
+  x = np.ones((2, 3), "f4")
+  for function in (linear_maps, shapes_of, kernel_names):
+    with pytest.raises(ValueError, match=r"of this network are no variables of flax\.linen"):
+      function(predictor, x)
+  with pytest.raises(ValueError, match=r"give kernels and inputs themselves to rank\.alignment"):
+    check_alignment(predictor, x, 2)
+  of_flax = predictor._replace(params={"params": {"a": {"kernel": np.eye(3, dtype="f4")}}})
+  with pytest.raises(ValueError, match=r"of this head are no variables of flax\.linen"):
+    kernels(of_flax)
