@@ -155,7 +155,7 @@ def log_axis(axes: Axes, label: str) -> None:
     axes.set_ylim(low, high)
   subs = (1, 2, 5) if high / low < 3e3 else (1,)
   axes.yaxis.set_major_locator(ticker.LogLocator(base=10, subs=subs, numticks=20))
-  if low >= 0.1 and high < 1e5:
+  if low >= 1e-3 and high < 1e5:
     axes.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
   axes.set_ylabel(label)
 
