@@ -61,14 +61,13 @@ def ood(
 
   Returns:
     "ood" {detector: the measures of `detection`}; "ood_dimensions" {detector: of its subspace}, the
-    default one, lowered where the features have a smaller rank; "ortho_dev" (`rank.ortho_dev`);
+    default one, lowered to the rank of the features; "ortho_dev" (`rank.ortho_dev`);
     "neco_by_dimension" {"dimension", "auroc": lists; "rank" of the centred training features, which
     ends the sweep; "classes_less_1" and "best" {"dimension", "auroc"}}. The best dimension is that
     of the images that are measured: it is an upper bound, and no result of a detector.
 
   Raises:
-    ValueError: a detector is unknown, or cannot be had of this network; a class has no image in
-      `fit_split`, and so no mean; otherwise as `outputs`.
+    ValueError: a detector is unknown or cannot be had; `fit_split` lacks a class; as `outputs`.
 
   Source: Ben Ammar et al. 2023, arXiv:2310.06823 (protocol); detectors name their own.
   """
@@ -76,30 +75,26 @@ def ood(
   splits = fit_split, split, ood_split
   seen = [outputs(predictor, source, name, images=images) for name in splits]
   check_labels("ood", fit_split, seen[0].labels, seen[0].logits.shape[1])
-  mixture = _is_mixture(seen[0])
-  names = _possible(predictor, seen[0], mixture, detectors)
-  found, used, both = {}, {}, [("", True), (UNTEMPERED, False)]
-  if float(predictor.temperature) == 1:  # Z / T is Z
-    del both[1]
+  names = _possible(predictor, seen[0], mixture := _is_mixture(seen[0]), detectors)
+  same = float(predictor.temperature) == 1  # Z / T is Z
+  both = [("", True)] if same else [("", True), (UNTEMPERED, False)]
   with double_precision() if delivers_float64() else nullcontext():
+    found, used = {}, {}
     for suffix, tempered in both:
       views = [_view(predictor, o, tempered, mixture) for o in seen]
-      head = _head(predictor, tempered)
-      for name in names:
-        if name != ODIN and (tempered or DETECTORS[name].scale_matters):
-          scores, used[name] = _scores(name, *views, head)
-          found[name + suffix] = detection(*scores)
+      own, lowered = _tables(names, views, _head(predictor, tempered), tempered)
+      found |= {name + suffix: measures for name, measures in own.items()}
+      used |= lowered
     sweep = _by_dimension(*(features for features, _ in views), seen[0].logits.shape[1])
     orthogonality = float(rank.ortho_dev(_class_means(seen[0]), views[2][0].mean(0)))
   if ODIN in names:
     for suffix, tempered in both:
-      own = (_odin_scores(predictor, source.splits[s], images, tempered) for s in splits[1:])
-      found[ODIN + suffix] = detection(*own)
-  if len(both) == 1:
+      pair = (_odin_scores(predictor, source.splits[s], images, tempered) for s in splits[1:])
+      found[ODIN + suffix] = detection(*pair)
+  if same:
     found |= {n + UNTEMPERED: found[n] for n in names if n == ODIN or DETECTORS[n].scale_matters}
-  used = {name: int(dimension) for name, dimension in used.items() if dimension is not None}
-  own = {"ood": found, "ood_dimensions": used, "ortho_dev": orthogonality}
-  return own | {"neco_by_dimension": sweep}
+  tables = {"ood": found, "ood_dimensions": used}
+  return tables | {"ortho_dev": orthogonality, "neco_by_dimension": sweep}
 
 
 def labels_of_ood(
@@ -137,6 +132,17 @@ def _possible(predictor, fitted: Outputs, mixture: bool, detectors):
 
 def _is_mixture(fitted: Outputs) -> bool:
   return bool(np.abs(logsumexp(fitted.logits.astype(float), axis=-1)).max() < NORMALISED)
+
+
+def _tables(names, views, head, tempered: bool) -> tuple[dict, dict]:
+  """{detector: measures} and {detector: dimension} of those of arrays; of Z, where it matters."""
+  found, used = {}, {}
+  for name in names:
+    if name != ODIN and (tempered or DETECTORS[name].scale_matters):
+      scores, dimension = _scores(name, *views, head)
+      found[name] = detection(*scores)
+      used |= {} if dimension is None else {name: int(dimension)}
+  return found, used
 
 
 def _view(predictor, seen: Outputs, tempered: bool, mixture: bool):

@@ -49,13 +49,13 @@ def probe_members(
 ) -> list[dict[str, Any]]:
   """Probes all layers, the logits too, of all networks: linear classifiers on frozen features.
 
-  In distribution it is fitted on "train" and tested on "test"; out of distribution, where the
+  In distribution they are fitted on "train" and tested on "test"; out of distribution, where the
   source has these splits, on "ood_train" and "ood_test" with their own classes. Inputs are the
   flattened activations of the first `images` images of a split, a fixed random subset of
   `max_features` of wide layers, without augmentation.
 
-  Networks go through each compiled call side by side, and so does memory grow with their number:
-  d^2 numbers for a layer of width d with a ridge, and n d, its features, with Adam.
+  Networks go through each compiled call side by side. Memory grows with their number: by d^2
+  numbers for a layer of width d with a ridge, and by n d, its features, with Adam.
 
   Args:
     predictors: that differ in numbers alone, as the members of a program do: their functions are
@@ -85,17 +85,15 @@ def probe_members(
   view = make_views(predictors, names, max_features)
   adam = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
   own = {"strengths": sorted(strengths)} if method == "ridge" else adam
-  found = [{"id": None, "ood": None} for _ in predictors]
   for seen in labels_of_probe(source, images=images):
     check_labels("probe", *seen)
+  found = {"id": [None] * len(predictors), "ood": [None] * len(predictors)}
   for task, (*splits, classes) in tasks(source).items():
     pair = [{key: source.splits[name][key][:images] for key in ("x", "y")} for name in splits]
-    for entry, layer_entries in zip(
-      found, accuracies(view, *pair, classes=classes, **own), strict=True
-    ):
-      entry[task] = layer_entries
+    found[task] = accuracies(view, *pair, classes=classes, **own)
   shared = {"method": method, "layers": names}
-  return [{"probe": {**shared, **entry, **summary(entry, names)}} for entry in found]
+  each = [dict(zip(found, own, strict=True)) for own in zip(*found.values(), strict=True)]
+  return [{"probe": {**shared, **entry, **summary(entry, names)}} for entry in each]
 
 
 def accuracies(view: View, train: Split, test: Split, *, classes: int, **options: Any) -> list:

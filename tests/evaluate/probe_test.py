@@ -247,5 +247,3 @@ def test_networks_with_other_functions_do_not_go_together(predictor):
   other = predictor._replace(head=lambda weights, features: features @ weights)
   with pytest.raises(ValueError, match=r"2 predictors with 2 different sets of functions: give at"):
     probe_members([predictor, other], make_source())
-  with pytest.raises(ValueError, match=r"0 predictors with 0 different sets of functions"):
-    make_views([], LAYERS, 10)
