@@ -2,7 +2,7 @@
 
 import pytest
 
-from rankbias import experiment, runs
+from rankbias import experiment, result, runs
 from rankbias.config import base
 
 
@@ -42,3 +42,19 @@ def test_a_layer_that_does_not_exist_is_named_before_anything_is_written(tmp_pat
   with pytest.raises(ValueError, match=r"probe\.layers: 'layer9' does not exist; the network has "):
     experiment.run(config, tmp_path)
   assert not any(tmp_path.iterdir())
+
+
+def test_members_that_finished_and_see_the_same_data_go_through_one_call(monkeypatch):
+  calls = []
+
+  def together(predictors, source, **options):
+    calls.append((predictors, source, options))
+    return [{"found": predictor * 10} for predictor in predictors]
+
+  monkeypatch.setitem(result.TOGETHER, "probe", together)
+  chosen, data = {"accuracy": {}, "probe": {"images": 5}}, [object(), object()]
+  seen = [data[0], data[1], data[0], data[0], data[1]]
+  found = result.at_once(chosen, [1, 2, None, 4, 5], seen)
+  assert found == {"probe": {m: {"found": 10 * p} for m, p in ((0, 1), (1, 2), (3, 4), (4, 5))}}
+  assert calls == [([1, 4], data[0], {"images": 5}), ([2, 5], data[1], {"images": 5})]
+  assert result.at_once(chosen, [None, None], seen[:2]) == {}
