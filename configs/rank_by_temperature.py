@@ -27,7 +27,7 @@ Measured on the digits (docs/results.md), mean and 95 % confidence interval of f
   100   14.2 +- 3.0                          7.4 +- 0.7      0.55 +- 0.02  98.0 +- 0.8
   1000  10.4 +- 0.7                          5.4 +- 0.7      0.62 +- 0.07  97.6 +- 1.0
 
-in 16 minutes of one CPU core beside other work. With `cifar10`, three seeds, 24 minutes of one core:
+in 16 minutes of one CPU core beside other work. With `cifar10`, three seeds, 24 minutes:
 
   1     218 +- 4                             10.0 +- 0.0     0.10 +- 0.03  54.4 +- 1.0
   10    120 +- 8                             9.0 +- 0.0      0.17 +- 0.02  55.9 +- 0.6
