@@ -180,6 +180,8 @@ def _eigenvalues(matrix):
   does, OpenBLAS starts threads from 64 columns on, which wait by spinning: beside a program that
   computes, 0.1 ms became 40 ms (measured). Column by column it starts them from about 100 on.
   """
+  if len(matrix) == 1:  # for which dsterf has no off-diagonal
+    return matrix[0]
   _, diagonal, off_diagonal, _, _ = lapack.dsytrd(matrix, lower=1, lwork=1)
   values, failed = lapack.dsterf(diagonal, off_diagonal)
   if failed:

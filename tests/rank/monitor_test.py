@@ -197,3 +197,10 @@ def test_an_unknown_layer_is_found_at_the_first_call_of_any_step():
 def test_failures(make, message):
   with pytest.raises(ValueError, match=message):
     make()
+
+
+def test_a_layer_of_one_feature_has_rank_one():
+  monitor = rank.RankMonitor(lambda w, x: {"score": x @ w}, X, every=1)
+  monitor(0, low_rank(12, 1, 1, seed=3))
+  (row,) = monitor.rows()
+  check(row, X @ low_rank(12, 1, 1, seed=3))
