@@ -14,6 +14,12 @@ decay; the penalty does not shrink with T, as gradients of the cross-entropy do.
 networks are variants, `cifar10`, `cifar100` or `fashion_mnist` and `vit`, `resnet18` or `vgg`, as
 in `:cifar10,resnet18` (the last two are for an accelerator); three seeds there. `smoke` ends in
 seconds.
+
+Measured on the digits (docs/results.md), covariance rank of the last hidden layer at T = 1 and 100,
+mean and 95 % confidence interval of five seeds: none 56.2 +- 7.4 and 12.6 +- 1.1, orthogonality
+49.8 +- 7.6 and 12.0 +- 0.0, weight decay 17.0 +- 2.0 and 10.6 +- 0.7, dropout 28.6 +- 4.9 and 11.2
++- 1.6, label smoothing 119.8 +- 19 and 21.0 +- 3.9. 52 minutes of one CPU core beside much other
+work. The variants are not measured.
 """
 
 from rankbias.config import chain, product
