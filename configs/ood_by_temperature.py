@@ -18,7 +18,10 @@ accelerator); three seeds there. `smoke` ends in seconds.
 Measured on the digits (docs/results.md), mean and 95 % confidence interval, five seeds: from T = 1
 to 1000 the probe of the last hidden layer falls from 99.2 +- 1.6 to 93.2 +- 1.9 % on 8 and 9, and
 detection falls too, by max logit from 0.95 +- 0.03 to 0.88 +- 0.03, by ViM from 0.98 +- 0.01 to
-0.93 +- 0.02 AUROC; 7 minutes of one CPU core. The variants are not measured yet.
+0.93 +- 0.02 AUROC; 7 minutes of one CPU core. `cifar10`, three seeds, 33 minutes: the probe of
+CIFAR-100 on the last hidden layer stays at 11 to 13 %; detection by max logit rises from 0.593 +-
+0.016 to 0.612 +- 0.003 AUROC, by nearest neighbours it falls from 0.631 +- 0.012 to 0.620 +- 0.009,
+and by ViM, the best, it stays at 0.64 to 0.65. The other variants are not measured.
 """
 
 from rankbias.config import product
