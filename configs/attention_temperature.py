@@ -10,6 +10,10 @@ trains a Vision Transformer of 4 layers of width 48 on the digits, as 16 patches
 attention weights softmax(q k / (sqrt(d) tau)) at tau = 0.25, 0.5, 1, 2, 4 and 8, and with the
 output's softmax at T = 1 and 100, five seeds. `cifar10`, `cifar100` and `fashion_mnist` are other
 data, with three seeds and a network of 6 layers of width 192. `smoke` ends in seconds.
+
+Measured on the digits (docs/results.md), mean and 95 % confidence interval, five seeds: from tau =
+0.25 to 8 the covariance rank of the features falls from 37.2 +- 1.0 to 33.0 +- 1.8 at T = 1, and is
+9.0 +- 0.0 at T = 100 for every tau; 77 minutes of one CPU core beside other work.
 """
 
 from rankbias.config import product

@@ -34,9 +34,9 @@ def output_layers(
     "frozen_noise": {**PLIF, **noise, "frozen": True},
     "mixture_of_contexts": {"name": "mixture_of_contexts", **MIXTURE},
     "drill": {"name": "drill", "depth": 4},
+    "mixture_of_softmaxes": {"name": "mixture_of_softmaxes", **MIXTURE},
   }
   whole = {
-    "mixture_of_softmaxes": {"name": "mixture_of_softmaxes", **MIXTURE},
     "mixtape": {"name": "mixtape", "frequent": frequent},
     "partitioned": {"name": "partitioned", "partitions": 4},
     "multi_facet": {"name": "multi_facet", "partitions": 4, "softmaxes": 2},

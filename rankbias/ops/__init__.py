@@ -41,6 +41,7 @@ from rankbias.ops.mechanisms import exponential_mechanism, piecewise_linear_soft
 from rankbias.ops.midx import midx_log_probability, midx_sample
 from rankbias.ops.midx_index import MidxIndex, midx_build, midx_from_codes, midx_update
 from rankbias.ops.mixtape import mixtape_logits
+from rankbias.ops.mixture_cross_entropy import mixture_cross_entropy
 from rankbias.ops.mixtures import mixed_contexts, mixture_log_probs
 from rankbias.ops.modulated import multimax
 from rankbias.ops.normalizers import NORMALIZERS, normalizer
@@ -132,6 +133,7 @@ __all__ = [
   "midx_update",
   "mixed_contexts",
   "mixtape_logits",
+  "mixture_cross_entropy",
   "mixture_log_probs",
   "multi_facet_log_probs",
   "multimax",

@@ -93,14 +93,31 @@ def linear_cross_entropy(
 def _streamed(
   features, kernel, bias, labels, keep, logit_map, temperature, chunk, kernel_layout, reduction
 ):
+  own = logit_map, temperature, chunk, kernel_layout, reduction
+  plan, weights = make_plan(features, kernel, bias, labels.size, *own)
+  run = _rows_of_tokens if logit_map is not None else _compiled
+  return run(plan, reduction, features, weights, labels, keep)
+
+
+def make_plan(
+  features,
+  kernel,
+  bias,
+  rows,
+  logit_map,
+  temperature,
+  chunk,
+  kernel_layout,
+  reduction=None,
+  group=1,
+):
+  """Returns the Plan of so many rows of features, whole groups of them a block, and the Weights."""
   axis = CLASS_AXIS[kernel_layout]
-  shape = _block_shape(chunk, labels.size, kernel.shape[axis], reduction)
+  tokens, classes = _block_shape(chunk, rows, kernel.shape[axis], reduction)
+  shape = -(-tokens // group) * group, classes
   wide = jnp.promote_types(features.dtype, jnp.float32)
   scores, constants = _scores(logit_map, temperature, shape, wide)
-  run = _rows_of_tokens if logit_map is not None else _compiled
-  return run(
-    Plan(scores, *shape, axis), reduction, features, Weights(kernel, bias, constants), labels, keep
-  )
+  return Plan(scores, *shape, axis), Weights(kernel, bias, constants)
 
 
 def _rows_of_tokens(plan, reduction, features, weights, labels, keep):

@@ -1,4 +1,4 @@
-"""The passes of the streamed cross-entropy over blocks of logits: statistics and derivative."""
+"""The passes of streamed cross-entropies over blocks of logits: statistics and derivative."""
 
 from collections.abc import Callable
 from functools import partial
@@ -43,15 +43,15 @@ def token_rows(plan, features, weights, labels):
 
 
 def _token_rows(plan, features, weights, labels):
-  blocks = _in_blocks(plan, features, labels)
+  blocks = in_blocks(plan, features, labels)
   rows = jax.lax.map(lambda block: _statistics(plan, weights, *block)[0], blocks)
-  rows = _whole(rows, len(features))
+  rows = whole(rows, len(features))
   return rows, (features, weights, labels, rows.logsumexp)
 
 
 def _token_rows_pull(plan, saved, cotangents):
   features, weights, labels, logsumexp = saved
-  blocks = _in_blocks(plan, features, labels, logsumexp, cotangents.logsumexp, cotangents.target)
+  blocks = in_blocks(plan, features, labels, logsumexp, cotangents.logsumexp, cotangents.target)
 
   def step(total, block):
     d_features, total = _pull(plan, weights, total, *block)
@@ -91,9 +91,9 @@ def _weighted_sum(plan, features, weights, labels, shares):
     d_h, total = _pull(plan, weights, total, h, label, rows.logsumexp, share, -share, logits)
     return total, (rows, d_h)
 
-  blocks = _in_blocks(plan, features, labels, shares)
+  blocks = in_blocks(plan, features, labels, shares)
   total, (rows, d_features) = jax.lax.scan(step, _zeros(weights), blocks)
-  rows = _whole(rows, len(features))
+  rows = whole(rows, len(features))
   return (_weighted(rows, shares), rows), _gradients(d_features, total, features, weights)
 
 
@@ -110,24 +110,43 @@ def _statistics(plan, weights, features, labels, keep=False):
   """Returns the Rows of a block of tokens, and its logits in blocks of classes if they are kept."""
 
   def step(carry, i):
-    top, total, target, before = carry
-    logits, _, block = _logits(plan, weights, features, i)
+    best, total = carry
+    logits, _, block = block_logits(plan, weights, features, i)
     scores = jnp.where(block.new, plan.scores(logits, *weights.constants), -jnp.inf)
-    peak = jnp.maximum(top, jnp.max(scores, -1))
-    total = total * jnp.exp(top - peak) + jnp.sum(jnp.exp(scores - peak[:, None]), -1)
-    hit = block.new & (block.classes == labels[:, None])
-    target += jnp.sum(jnp.where(hit, scores, 0), -1)
-    earlier = jnp.where(block.classes < labels[:, None], scores, -jnp.inf)
-    before = jnp.maximum(before, jnp.max(earlier, -1))
-    return (peak, total, target, before), logits if keep else None
+    found = better(best, scores, block, labels)
+    total = total * jnp.exp(best.top - found.top)
+    total += jnp.sum(jnp.exp(scores - found.top[:, None]), -1)
+    return (found, total), logits if keep else None
 
-  dtype = _wide(features)
+  dtype = wide_dtype(features)
   # Finite, as -inf minus -inf would be NaN; -inf minus this is -inf.
   lowest = jnp.full(len(features), jnp.finfo(dtype).min, dtype)
-  start = lowest, jnp.zeros_like(lowest), jnp.zeros_like(lowest), jnp.full_like(lowest, -jnp.inf)
-  (top, total, target, before), logits = jax.lax.scan(step, start, _steps(plan, weights))
-  # A tie goes to the first class: the label is it where it beats all before and equals the best.
-  return Rows(top + jnp.log(total), target, (target == top) & (target > before)), logits
+  start = Best(lowest, 0 * lowest, jnp.full_like(lowest, -jnp.inf)), 0 * lowest
+  (best, total), logits = jax.lax.scan(step, start, class_blocks(plan, weights))
+  return Rows(best.top + jnp.log(total), best.target, best.is_target()), logits
+
+
+class Best(NamedTuple):
+  """Of every token: the best score, that of the label, and the best of classes before it."""
+
+  top: jax.Array
+  target: jax.Array
+  before: jax.Array
+
+  def is_target(self):
+    """A tie goes to the first class: the label is it where it beats all before and is the best."""
+    return (self.target == self.top) & (self.target > self.before)
+
+
+def better(best, scores, block, labels):
+  """Returns the best with that of one more block, whose old classes have -inf."""
+  hit = block.new & (block.classes == labels[:, None])
+  earlier = jnp.where(block.classes < labels[:, None], scores, -jnp.inf)
+  return Best(
+    jnp.maximum(best.top, jnp.max(scores, -1)),
+    best.target + jnp.sum(jnp.where(hit, scores, 0), -1),
+    jnp.maximum(best.before, jnp.max(earlier, -1)),
+  )
 
 
 def _pull(plan, weights, total, features, labels, logsumexp, d_logsumexp, d_target, logits=None):
@@ -136,7 +155,9 @@ def _pull(plan, weights, total, features, labels, logsumexp, d_logsumexp, d_targ
 
   def step(carry, i):
     d_features, total = carry
-    z, kernel, block = _logits(plan, weights, features, i, None if logits is None else logits[i])
+    z, kernel, block = block_logits(
+      plan, weights, features, i, None if logits is None else logits[i]
+    )
     scores, pull = jax.vjp(plan.scores, z, *weights.constants)
     hit = block.classes == labels[:, None]
     d_scores = jnp.exp(scores - finite) * d_logsumexp[:, None]
@@ -152,8 +173,8 @@ def _pull(plan, weights, total, features, labels, logsumexp, d_logsumexp, d_targ
     )
     return (d_features, total), None
 
-  start = jnp.zeros(features.shape, _wide(features)), total
-  return jax.lax.scan(step, start, _steps(plan, weights))[0]
+  start = jnp.zeros(features.shape, wide_dtype(features)), total
+  return jax.lax.scan(step, start, class_blocks(plan, weights))[0]
 
 
 class _Block(NamedTuple):
@@ -162,7 +183,7 @@ class _Block(NamedTuple):
   new: jax.Array  # [1, v] False where a class belongs to the block before
 
 
-def _logits(plan, weights, features, i, logits=None):
+def block_logits(plan, weights, features, i, logits=None):
   """Returns the logits [tokens, classes] of the i-th block of classes, its kernel and its place.
 
   The last block ends with the last class, and may start within the block before.
@@ -180,16 +201,18 @@ def _logits(plan, weights, features, i, logits=None):
 
 def _dot(left, right, axes):
   """Multiplies in the dtype of the layer and adds up in float32 or wider."""
-  wide = _wide(left)
+  wide = wide_dtype(left)
   contracted = ((axes[0],), (axes[1],)), ((), ())
   return jax.lax.dot_general(left, right, contracted, preferred_element_type=wide)
 
 
-def _wide(x):
+def wide_dtype(x):
+  """Returns float32, or the wider dtype of x."""
   return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def _steps(plan, weights):
+def class_blocks(plan, weights):
+  """Returns the numbers of the blocks of classes."""
   return jnp.arange(-(-weights.kernel.shape[plan.class_axis] // plan.classes))
 
 
@@ -199,7 +222,7 @@ def _add_at(total, part, start, axis):
   return jax.lax.dynamic_update_slice_in_dim(total, held + part, start, axis)
 
 
-def _in_blocks(plan, *arrays):
+def in_blocks(plan, *arrays):
   """Cuts arrays [N, ...] into [blocks, tokens, ...], zeros at the end."""
   length = len(arrays[0])
   count = max(-(-length // plan.tokens), 1)
@@ -212,16 +235,16 @@ def _in_blocks(plan, *arrays):
   return tuple(map(cut, arrays))
 
 
-def _whole(blocks, length):
-  """Undoes `_in_blocks`."""
+def whole(blocks, length):
+  """Undoes `in_blocks`."""
   return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:length], blocks)
 
 
 def _zeros(weights):
-  return jax.tree.map(lambda x: jnp.zeros(x.shape, _wide(x)), weights)
+  return jax.tree.map(lambda x: jnp.zeros(x.shape, wide_dtype(x)), weights)
 
 
 def _gradients(d_features, total, features, weights):
   """Returns the cotangents of features, weights and labels, in their dtypes."""
-  d_features = _whole(d_features, len(features)).astype(features.dtype)
+  d_features = whole(d_features, len(features)).astype(features.dtype)
   return d_features, jax.tree.map(lambda x, y: x.astype(y.dtype), total, weights), None

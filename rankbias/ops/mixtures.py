@@ -25,7 +25,8 @@ def mixture_log_probs(
 
   log p_v = logsumexp_k( log pi_k + log_softmax(f(g_k W + b) / T)_v ),   pi = softmax(prior_logits)
 
-  The rank of log p is not bounded by d. No array of [..., K, V] is held: a scan over the components
+  The rank of log p is not bounded by d. A loss alone is cheaper and smaller by
+  `mixture_cross_entropy`. No array of [..., K, V] is held: a scan over the components
   keeps a running log-sum-exp, and the derivative forms the logits of a component again (K products
   with the kernel forward, 3 K backward). Held are the result and about two arrays of its size
   forward and four backward, beside the gradient of the kernel.
@@ -46,7 +47,7 @@ def mixture_log_probs(
   Example: with K = 1 it is log_softmax(contexts[..., 0, :] @ kernel + bias).
   Source: Yang et al. 2018, arXiv:1711.03953 (T and the map added here).
   """
-  _check_components(prior_logits, contexts)
+  check_components(prior_logits, contexts)
   dtype = float_dtype(contexts)
   contexts, kernel, bias = checked_affine("contexts", contexts, kernel, bias)
   prior_logits = jnp.asarray(prior_logits, contexts.dtype)
@@ -73,7 +74,7 @@ def mixed_contexts(
   Example: mixed_contexts([0., 0.], [[1., 0.], [0., 1.]]) is [.5, .5].
   Source: Yang et al. 2018, arXiv:1711.03953.
   """
-  _check_components(prior_logits, contexts)
+  check_components(prior_logits, contexts)
   return _mixed_contexts(prior_logits, contexts)
 
 
@@ -135,7 +136,8 @@ def _backward(logit_map, saved, cotangent):
 _scanned.defvjp(_forward, _backward)
 
 
-def _check_components(prior_logits, contexts):
+def check_components(prior_logits, contexts):
+  """Raises where there is not one prior logit for every context."""
   if jnp.shape(prior_logits) != jnp.shape(contexts)[:-1] or not jnp.size(prior_logits):
     raise ValueError(
       f"prior_logits of shape {jnp.shape(prior_logits)} does not fit contexts of shape "

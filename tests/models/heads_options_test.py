@@ -96,6 +96,7 @@ CHUNKED = {
   "tanh_cap": {"cap": 2.0},
   "plif": {"knots": 16, "bound": 2.0, "scale": 0.5},
   "mixture_of_contexts": {"components": 3, "width": 7},
+  "mixture_of_softmaxes": {"components": 3, "width": 7},
   "drill": {"depth": 2, "dual": True},
   "dropout_decoupled": {},
 }

@@ -134,6 +134,16 @@ def are_integers(labels: jax.Array) -> bool:
   return jnp.issubdtype(jnp.result_type(labels), jnp.integer)
 
 
+def check_chunked(labels: jax.Array, label_smoothing: float) -> None:
+  """Raises for targets that a loss without the matrix of logits does not take."""
+  if label_smoothing or not are_integers(labels):
+    raise ValueError(
+      f"chunked=True takes integer labels without smoothing, not label_smoothing="
+      f"{label_smoothing} and labels of dtype {jnp.result_type(labels)}. Set head.chunked=False, "
+      "or label_smoothing=0."
+    )
+
+
 def dropped(head: Head, x: jax.Array, rate: float) -> jax.Array:
   """Drops entries of x, [B, ..., d] for B examples, where `apply` was given a key for dropout.
 

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from rankbias import ops
 from rankbias.models.heads.contract import (
   Head,
-  are_integers,
+  check_chunked,
   dropped,
   dropped_weights,
   output,
@@ -51,12 +50,7 @@ class AffineHead(Head):
     """The loss of every example, and whether its label is the likeliest class."""
     if not self.chunked:
       return super().scored(features, labels, temperature, label_smoothing)
-    if label_smoothing or not are_integers(labels):
-      raise ValueError(
-        f"chunked=True takes integer labels without smoothing, not label_smoothing="
-        f"{label_smoothing} and labels of dtype {jnp.result_type(labels)}. Set head.chunked=False, "
-        "or label_smoothing=0."
-      )
+    check_chunked(labels, label_smoothing)
     inputs, kernel, bias = self.last(features)
     own = {"bias": bias, "logit_map": self.logit_map(), "temperature": temperature}
     losses, aux = ops.linear_cross_entropy(inputs, kernel, labels, **own)

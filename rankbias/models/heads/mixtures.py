@@ -7,7 +7,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rankbias import ops
-from rankbias.models.heads.contract import Affine, Head, MixtureHead, dense, dropped, output
+from rankbias.models.heads.contract import (
+  Affine,
+  Head,
+  MixtureHead,
+  check_chunked,
+  dense,
+  dropped,
+  output,
+)
 from rankbias.models.heads.linear import AffineHead
 from rankbias.models.layers import check_dropout
 
@@ -19,12 +27,30 @@ class MixtureOfSoftmaxesHead(MixtureHead):
 
   The rank of log p is not bounded by the width. See `ops.mixture_log_probs` for what it costs.
   Published language models have K = 15 and a dropout of .29 on the contexts, one mask for a whole
-  sequence, as here; `width` is the size of a context, None for that of the features.
+  sequence, as here; `width` is the size of a context, None for that of the features. With `chunked`
+  the loss holds no array of all classes (`ops.mixture_cross_entropy`), nor does its derivative;
+  labels are integers then, without label smoothing.
   """
 
   components: int = 15
   width: int | None = None
   dropout: float = 0.0
+  chunked: bool = False
+
+  def scored(
+    self,
+    features: jax.Array,
+    labels: jax.Array,
+    temperature: jax.Array | float = 1.0,
+    label_smoothing: float = 0.0,
+  ) -> tuple[jax.Array, jax.Array]:
+    """The loss of every example, and whether its label is the likeliest class."""
+    if not self.chunked:
+      return super().scored(features, labels, temperature, label_smoothing)
+    check_chunked(labels, label_smoothing)
+    prior_logits, contexts, kernel, bias = self.parts(features)
+    own = {"bias": bias, "temperature": temperature}
+    return ops.mixture_cross_entropy(prior_logits, contexts, kernel, labels, **own)
 
   def log_probs(self, features: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
     """The logarithms of the class probabilities, in nats."""
