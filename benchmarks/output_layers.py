@@ -9,11 +9,11 @@
 --gigabytes is timed on fewer tokens, which its row says; time and memory are scaled to all of them.
 `chunked` is ops.linear_cross_entropy with a cotangent for every token, `mean` with the gradients
 formed in the forward pass, and the rows below it are the same with a map on the logits. Heads that
-end in one linear map go through that loss as well. The others, which mix softmaxes or give every
-class a mixture of its own, are evaluated on one block of tokens after the other, and again for the
-derivative, so that the logits of one block exist at a time. They are timed on
---head_tokens and scaled, as they take a block as long as any other; their memory is that of all
-tokens. Memory is what the compiler reserves beside arguments and results, that is, beside
+end in one linear map go through that loss as well, and a mixture of softmaxes through
+ops.mixture_cross_entropy. The others, which give every class or softmax logits of its own, are
+evaluated on one block of tokens after the other, and again for the derivative, so that the logits
+of one block exist at a time. They and the mixture are timed on --head_tokens and scaled, as they
+take a block as long as any other; their memory is that of all tokens. Memory is what the compiler reserves beside arguments and results, that is, beside
 parameters and gradients.
 """
 
@@ -62,7 +62,7 @@ def by_tokens(features, kernel, labels, own, chunk, *, name, options):
 
 
 def in_blocks(features, kernel, labels, own, chunk, *, name, options):
-  """Losses of a head whose last linear map goes through the loss without the matrix of logits."""
+  """Losses of a head that goes through a loss without the matrix of logits."""
   del chunk
   types = {"dtype": features.dtype, "param_dtype": features.dtype}
   head = models.build_head(name, kernel.shape[1], use_bias=False, chunked=True, **options, **types)
@@ -104,17 +104,18 @@ MAPS = {
   "PLIF 1000": (plif, knots(1000)),
   "PLIF 100000": (plif, knots(100_000)),
 }
-AFFINE = {
+CHUNKED = {
   "mixture of contexts 15": ("mixture_of_contexts", {}),
   "DRILL 4": ("drill", {}),
   "dropout, decoupled": ("dropout_decoupled", {}),
+  "mixture of softmaxes 15": ("mixture_of_softmaxes", {}),
 }
 HEADS = {
-  "mixture of softmaxes 15": ("mixture_of_softmaxes", {}),
   "Mixtape": ("mixtape", {}),
   "partitioned": ("partitioned", {}),
   "multi-facet": ("multi_facet", {}),
 }
+ON_FEW = ("mixture of softmaxes 15", *HEADS)  # tokens, as they take long
 # name: loss(features, kernel, labels, own, chunk) -> one a token or the mean, and own parameters
 # from a key, the number of features and that of classes.
 LAYERS = {
@@ -128,7 +129,7 @@ LAYERS = {
   },
   **{
     label: (partial(function, name=name, options=own), beside_the_kernel(name, own))
-    for function, heads in ((in_blocks, AFFINE), (by_tokens, HEADS))
+    for function, heads in ((in_blocks, CHUNKED), (by_tokens, HEADS))
     for label, (name, own) in heads.items()
   },
 }
@@ -175,7 +176,7 @@ def fitting(name, arguments, flags):
   """
   tokens = len(arguments[0])
   call, memory, seconds = program(name, arguments, flags.chunk)
-  if name in HEADS and memory <= flags.gigabytes * 1e9:
+  if name in ON_FEW and memory <= flags.gigabytes * 1e9:
     used = min(tokens, flags.head_tokens)
     call = call if used == tokens else program(name, first(arguments, used), flags.chunk)[0]
     return call, memory, seconds, used

@@ -21,7 +21,7 @@ from rankbias.ops.rows import masked_logits
 from rankbias.ops.softmax import checked_temperature
 
 CLASS_AXIS = {"dv": 1, "vd": 0}
-BLOCK = 2048  # tokens and classes
+BLOCK = 1024  # tokens and classes
 KEPT = 2**25  # logits that reduction="mean" keeps
 
 
