@@ -13,8 +13,8 @@ end in one linear map go through that loss as well, and a mixture of softmaxes t
 ops.mixture_cross_entropy. The others, which give every class or softmax logits of its own, are
 evaluated on one block of tokens after the other, and again for the derivative, so that the logits
 of one block exist at a time. They and the mixture are timed on --head_tokens and scaled, as they
-take a block as long as any other; their memory is that of all tokens. Memory is what the compiler reserves beside arguments and results, that is, beside
-parameters and gradients.
+take a block as long as any other; their memory is that of all tokens. Memory is what the compiler
+reserves beside arguments and results, that is, beside parameters and gradients.
 """
 
 import argparse
