@@ -23,10 +23,10 @@ The slopes of the piecewise linear map have no learning rate of their own: a cha
 what it maps by the width of a bin, so with 1e5 knots SGD moves the map slowly at rate 20 as well.
 There is no weight decay: it would move frozen slopes.
 
-Measured (docs/results.md), three seeds: the linear layer ends at 117.4 +- 0.4 on "valid" and 113.8 +-
-0.2 on "test" with log-probabilities of rank 102, the piecewise linear map with 1,000 knots at 117.8
-+- 1.0 and 112.6 +- 0.4 with rank 4,093; 12 and 20 minutes a run on one CPU core. The other layers are
-not measured.
+Measured (docs/results.md), three seeds: the linear layer ends at 117.4 +- 0.4 on "valid" and
+113.8 +- 0.2 on "test" with log-probabilities of rank 102, the piecewise linear map with 1,000
+knots at 117.8 +- 1.0 and 112.6 +- 0.4 with rank 4,093; 12 and 20 minutes a run on one CPU core.
+The other layers are not measured.
 
 The matrix whose rank is counted has the first 4,096 contexts of "test" as rows, so 4,096 is the
 largest rank there can be.
