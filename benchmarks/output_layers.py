@@ -9,12 +9,12 @@
 --gigabytes is timed on fewer tokens, which its row says; time and memory are scaled to all of them.
 `chunked` is ops.linear_cross_entropy with a cotangent for every token, `mean` with the gradients
 formed in the forward pass, and the rows below it are the same with a map on the logits. Heads that
-end in one linear map go through that loss as well, and a mixture of softmaxes through
-ops.mixture_cross_entropy. The others, which give every class or softmax logits of its own, are
-evaluated on one block of tokens after the other, and again for the derivative, so that the logits
-of one block exist at a time. They and the mixture are timed on --head_tokens and scaled, as they
-take a block as long as any other; their memory is that of all tokens. Memory is what the compiler
-reserves beside arguments and results, that is, beside parameters and gradients.
+end in one linear map go through that loss as well, and a mixture of softmaxes and the two heads of
+facets through losses of their own that call it. Mixtape, which gives every class gates of its own,
+is evaluated on one block of tokens after the other, and again for the derivative, so that the
+logits of one block exist at a time. It and the mixture are timed on --head_tokens and scaled, as
+they take a block as long as any other; their memory is that of all tokens. Memory is what the
+compiler reserves beside arguments and results, that is, beside parameters and gradients.
 """
 
 import argparse
@@ -108,13 +108,11 @@ CHUNKED = {
   "mixture of contexts 15": ("mixture_of_contexts", {}),
   "DRILL 4": ("drill", {}),
   "dropout, decoupled": ("dropout_decoupled", {}),
-  "mixture of softmaxes 15": ("mixture_of_softmaxes", {}),
-}
-HEADS = {
-  "Mixtape": ("mixtape", {}),
   "partitioned": ("partitioned", {}),
   "multi-facet": ("multi_facet", {}),
+  "mixture of softmaxes 15": ("mixture_of_softmaxes", {}),
 }
+HEADS = {"Mixtape": ("mixtape", {})}
 ON_FEW = ("mixture of softmaxes 15", *HEADS)  # tokens, as they take long
 # name: loss(features, kernel, labels, own, chunk) -> one a token or the mean, and own parameters
 # from a key, the number of features and that of classes.

@@ -35,12 +35,10 @@ def output_layers(
     "mixture_of_contexts": {"name": "mixture_of_contexts", **MIXTURE},
     "drill": {"name": "drill", "depth": 4},
     "mixture_of_softmaxes": {"name": "mixture_of_softmaxes", **MIXTURE},
-  }
-  whole = {
-    "mixtape": {"name": "mixtape", "frequent": frequent},
     "partitioned": {"name": "partitioned", "partitions": 4},
     "multi_facet": {"name": "multi_facet", "partitions": 4, "softmaxes": 2},
   }
+  whole = {"mixtape": {"name": "mixtape", "frequent": frequent}}
   if chunked:
     streamed = {name: {**layer, "chunked": True} for name, layer in streamed.items()}
   return {name: {**layer, "use_bias": True} for name, layer in {**streamed, **whole}.items()}

@@ -9,6 +9,10 @@ from rankbias.ops.adaptive_attention import adaptive_temperature_attention
 from rankbias.ops.attention import dot_product_attention
 from rankbias.ops.attention_flax import flax_attention
 from rankbias.ops.dispersion import entropy_bound, required_spread, spread_bound, weight_bounds
+from rankbias.ops.facet_cross_entropy import (
+  multi_facet_cross_entropy,
+  partitioned_cross_entropy,
+)
 from rankbias.ops.facets import multi_facet_log_probs, partitioned_logits, shifted_windows
 from rankbias.ops.fenchel_young import fenchel_young_loss
 from rankbias.ops.fitted_temperature import (
@@ -135,6 +139,7 @@ __all__ = [
   "mixtape_logits",
   "mixture_cross_entropy",
   "mixture_log_probs",
+  "multi_facet_cross_entropy",
   "multi_facet_log_probs",
   "multimax",
   "multiplicative_margin",
@@ -143,6 +148,7 @@ __all__ = [
   "normalized_newton_inverse",
   "normalizer",
   "orthogonality",
+  "partitioned_cross_entropy",
   "partitioned_logits",
   "piecewise_linear_softmax",
   "plif",

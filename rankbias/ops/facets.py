@@ -20,7 +20,8 @@ def partitioned_logits(
   z_v = <facet_(v mod P), w_v> + b_v
 
   The cost is that of a linear layer; the rank of z is at most P d. Facets that are linear maps of
-  some features have no more to give: the rank is then at most the number of these, too.
+  some features have no more to give: the rank is then at most the number of these, too. A loss
+  without the logits is `partitioned_cross_entropy`.
 
   Raises:
     ValueError: shapes do not fit.
@@ -62,7 +63,7 @@ def multi_facet_log_probs(
 
   The facets are linear maps of the features; the published setting has P = 4 and K = 2. As in
   `mixture_log_probs` nothing of [..., K, V] is held, and the temperature acts inside the softmaxes.
-  With K = 0 it is the partitioned softmax.
+  With K = 0 it is the partitioned softmax. A loss alone is smaller by `multi_facet_cross_entropy`.
 
   Args:
     prior_logits: [..., 1 + K], the partitioned softmax first.
@@ -73,12 +74,8 @@ def multi_facet_log_probs(
   Example: multi_facet_log_probs(zeros(1), q[None], zeros((0, d)), W) is log_softmax(q @ W).
   Source: Chang & McCallum 2022, as in `partitioned_logits`.
   """
+  check_facets(prior_logits, facets)
   softmaxes = jnp.shape(prior_logits)[-1]
-  if softmaxes != 1 + jnp.shape(facets)[-2]:
-    raise ValueError(
-      f"prior_logits of shape {jnp.shape(prior_logits)} does not fit facets of shape "
-      f"{jnp.shape(facets)}: pass [..., 1 + K] for [..., K, d], the partitioned softmax first."
-    )
   dtype = float_dtype(facets)
   facets, partition_facets, kernel = wide(facets, partition_facets, kernel)
   bias = None if bias is None else jnp.asarray(bias, kernel.dtype)
@@ -91,6 +88,15 @@ def multi_facet_log_probs(
     mixed = mixture_log_probs(plain, facets, kernel, bias, temperature=temperature)
     logs = jnp.logaddexp(logs, mixed + jax.nn.logsumexp(plain, -1, keepdims=True))
   return jnp.minimum(logs, 0).astype(dtype)
+
+
+def check_facets(prior_logits, facets):
+  """Raises where there is not one prior logit for every softmax."""
+  if jnp.shape(prior_logits)[-1] != 1 + jnp.shape(facets)[-2]:
+    raise ValueError(
+      f"prior_logits of shape {jnp.shape(prior_logits)} does not fit facets of shape "
+      f"{jnp.shape(facets)}: pass [..., 1 + K] for [..., K, d], the partitioned softmax first."
+    )
 
 
 def shifted_windows(

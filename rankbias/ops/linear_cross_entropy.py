@@ -16,6 +16,7 @@ from rankbias.ops.linear_cross_entropy_blocks import (
   loss_of,
   token_rows,
   weighted_sum,
+  wide_dtype,
 )
 from rankbias.ops.rows import masked_logits
 from rankbias.ops.softmax import checked_temperature
@@ -79,9 +80,9 @@ def linear_cross_entropy(
   Example: linear_cross_entropy(h, W, y)[0] is cross_entropy(h @ W, y).
   Source: Wijmans et al. 2024, arXiv:2411.09009 (no map); the derivative of the map, derived here.
   """
-  _check_layer(features, kernel, labels, bias, kernel_layout, reduction)
+  check_layer(features, kernel, labels, bias, kernel_layout, reduction)
   where = np.True_ if where is None else fitted("where", where, np.shape(labels))
-  _check_labels(labels, where, np.shape(kernel)[CLASS_AXIS[kernel_layout]])
+  check_labels(labels, where, np.shape(kernel)[CLASS_AXIS[kernel_layout]])
   keep = jnp.broadcast_to(where, np.shape(labels))
   kernel, bias = jnp.asarray(kernel), None if bias is None else jnp.asarray(bias)
   features = jnp.asarray(features, jnp.result_type(features, kernel))
@@ -124,14 +125,8 @@ def _rows_of_tokens(plan, reduction, features, weights, labels, keep):
   """Returns the loss and (logsumexp, correct) in the shape of the labels."""
   batch = labels.shape
   features = features.reshape(labels.size, features.shape[-1])
-  labels, keep = labels.ravel(), keep.ravel()
-  labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))  # hold the number of classes
-  known = (labels >= 0) & (labels < weights.kernel.shape[plan.class_axis])
-  # Nothing of a token left out may reach a product, where NaN times 0 is NaN.
-  features, labels = jnp.where(keep[:, None], features, 0), jnp.where(keep & known, labels, 0)
-  shares = jnp.where(known | ~keep, 1, jnp.nan).astype(
-    jnp.promote_types(features.dtype, jnp.float32)
-  )
+  labels, keep, classes = labels.ravel(), keep.ravel(), weights.kernel.shape[plan.class_axis]
+  features, labels, shares = checked_tokens(features, labels, keep, classes)
   if reduction == "mean":
     shares = jnp.where(keep, shares / jnp.maximum(jnp.sum(keep), 1), 0)
     loss, rows = weighted_sum(plan, features, weights, labels, shares)
@@ -139,8 +134,22 @@ def _rows_of_tokens(plan, reduction, features, weights, labels, keep):
   else:
     rows = token_rows(plan, features, weights, labels)
     loss = jnp.where(keep, loss_of(rows) * shares, 0).reshape(batch)
-  aux = jnp.where(keep, rows.logsumexp, 0), keep & known & rows.correct
+  known = ~jnp.isnan(shares)
+  aux = jnp.where(keep, rows.logsumexp, 0), keep & known & rows.best.is_target()
   return loss, tuple(x.reshape(batch) for x in aux)
+
+
+def checked_tokens(features, labels, keep, classes):
+  """Returns features and labels of tokens [N], and what to multiply their losses by.
+
+  Nothing of a token left out may reach a product, where NaN times 0 is NaN: its features and label
+  are 0. A kept label that names no class is 0, too, and its factor is NaN; that of others is 1.
+  """
+  labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))  # hold the number of classes
+  known = (labels >= 0) & (labels < classes)
+  dropped = ~keep.reshape(keep.shape + (1,) * (features.ndim - 1))
+  features, labels = jnp.where(dropped, 0, features), jnp.where(keep & known, labels, 0)
+  return features, labels, jnp.where(known | ~keep, 1, jnp.nan).astype(wide_dtype(features))
 
 
 _compiled = partial(jax.jit, static_argnums=(0, 1))(_rows_of_tokens)
@@ -182,7 +191,8 @@ def _block_shape(chunk, tokens, classes, reduction):
   return tuple(max(-(-size // count), 1) for size, count in zip(sizes, counts, strict=True))
 
 
-def _check_layer(features, kernel, labels, bias, kernel_layout, reduction):
+def check_layer(features, kernel, labels, bias, kernel_layout, reduction):
+  """Raises for an unknown layout or reduction, and for shapes that do not fit."""
   if kernel_layout not in CLASS_AXIS:
     raise ValueError(
       f"kernel_layout = {kernel_layout!r} must be 'dv' for [d, V] or 'vd' for [V, d]."
@@ -206,7 +216,7 @@ def _check_layer(features, kernel, labels, bias, kernel_layout, reduction):
     )
 
 
-def _check_labels(labels, where, classes):
+def check_labels(labels, where, classes):
   """Raises for a label of a kept token that names no class, where both are known."""
   if isinstance(labels, jax.core.Tracer) or isinstance(where, jax.core.Tracer):
     return

@@ -28,17 +28,28 @@ class Weights(NamedTuple):
   constants: tuple
 
 
+class Best(NamedTuple):
+  """Of every token: the best score, that of the label, and the best of classes before it."""
+
+  top: jax.Array
+  target: jax.Array
+  before: jax.Array
+
+  def is_target(self):
+    """A tie goes to the first class: the label is it where it beats all before and is the best."""
+    return (self.target == self.top) & (self.target > self.before)
+
+
 class Rows(NamedTuple):
-  """One number a token: log-sum-exp, score of the label, and whether no class has a better one."""
+  """Of every token: the log-sum-exp of its scores, and the best of them."""
 
   logsumexp: jax.Array
-  target: jax.Array
-  correct: jax.Array
+  best: Best
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def token_rows(plan, features, weights, labels):
-  """Returns the Rows [N] of features [N, d]; `correct` has no derivative."""
+  """Returns the Rows [N] of features [N, d]; log-sum-exp and target have a derivative."""
   return _token_rows(plan, features, weights, labels)[0]
 
 
@@ -51,7 +62,8 @@ def _token_rows(plan, features, weights, labels):
 
 def _token_rows_pull(plan, saved, cotangents):
   features, weights, labels, logsumexp = saved
-  blocks = in_blocks(plan, features, labels, logsumexp, cotangents.logsumexp, cotangents.target)
+  rates = cotangents.logsumexp, cotangents.best.target
+  blocks = in_blocks(plan, features, labels, logsumexp, *rates)
 
   def step(total, block):
     d_features, total = _pull(plan, weights, total, *block)
@@ -76,7 +88,7 @@ def weighted_sum(plan, features, weights, labels, shares):
 
 def loss_of(rows):
   """Returns -log p of the labels; 0 where every class has a score of -inf."""
-  return jnp.where(rows.logsumexp == -jnp.inf, 0, rows.logsumexp - rows.target)
+  return jnp.where(rows.logsumexp == -jnp.inf, 0, rows.logsumexp - rows.best.target)
 
 
 def _weighted(rows, shares):
@@ -123,19 +135,7 @@ def _statistics(plan, weights, features, labels, keep=False):
   lowest = jnp.full(len(features), jnp.finfo(dtype).min, dtype)
   start = Best(lowest, 0 * lowest, jnp.full_like(lowest, -jnp.inf)), 0 * lowest
   (best, total), logits = jax.lax.scan(step, start, class_blocks(plan, weights))
-  return Rows(best.top + jnp.log(total), best.target, best.is_target()), logits
-
-
-class Best(NamedTuple):
-  """Of every token: the best score, that of the label, and the best of classes before it."""
-
-  top: jax.Array
-  target: jax.Array
-  before: jax.Array
-
-  def is_target(self):
-    """A tie goes to the first class: the label is it where it beats all before and is the best."""
-    return (self.target == self.top) & (self.target > self.before)
+  return Rows(best.top + jnp.log(total), best), logits
 
 
 def better(best, scores, block, labels):

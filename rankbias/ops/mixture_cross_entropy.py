@@ -61,7 +61,7 @@ def mixture_cross_entropy(
   Source: Yang et al. 2018, arXiv:1711.03953 (the mixture); the streamed form is derived here.
   """
   check_components(prior_logits, contexts)
-  _check_labels(labels, prior_logits)
+  _check_labels(prior_logits, labels)
   keep = fitted("where", True if where is None else where, jnp.shape(labels))
   keep = jnp.broadcast_to(keep, jnp.shape(labels))
   contexts = jnp.asarray(contexts, jnp.result_type(contexts, kernel))
@@ -80,10 +80,10 @@ def mixture_cross_entropy(
   log_priors = log_normalize(priors, -1)
   shifts = log_priors - aux.logsumexp
   right = _right(jax.lax.stop_gradient((contexts, kernel, bias, shifts)), labels, own)
-  return _mixed(log_priors, losses), keep & right
+  return jnp.where(keep, mixed_losses(log_priors, losses), 0), keep & right
 
 
-def _check_labels(labels, prior_logits):
+def _check_labels(prior_logits, labels):
   if jnp.shape(labels) != jnp.shape(prior_logits)[:-1]:
     raise ValueError(
       f"labels of shape {jnp.shape(labels)} do not fit prior_logits of shape "
@@ -91,7 +91,7 @@ def _check_labels(labels, prior_logits):
     )
 
 
-def _mixed(log_priors, losses):
+def mixed_losses(log_priors, losses):
   """Returns -log sum_k pi_k exp(-loss_k); inf where no component gives the label anything."""
   impossible = jnp.all(losses == jnp.inf, -1)
   shares = jnp.where(impossible[..., None], 0, log_priors - losses)
@@ -108,11 +108,12 @@ def _right(parts, labels, own):
   plan = plan._replace(tokens=plan.tokens // components)
   contexts, shifts = contexts.reshape(-1, components, width), shifts.reshape(-1, components)
   weights = jax.lax.stop_gradient(weights)
-  return _likeliest(plan, weights, contexts, jnp.ravel(labels), shifts).reshape(batch)
+  best = best_of_mixture(plan, weights, contexts, jnp.ravel(labels), shifts)
+  return best.is_target().reshape(batch)
 
 
-def _likeliest(plan, weights, contexts, labels, shifts):
-  """Returns whether sum_k exp(score_k + shift_k) is largest at the label: bool [N].
+def best_of_mixture(plan, weights, contexts, labels, shifts):
+  """Returns the Best [N] of sum_k exp(score_k + shift_k) over the classes.
 
   The scores are those of contexts [N, K, d], the shifts [N, K].
   """
@@ -129,7 +130,7 @@ def _likeliest(plan, weights, contexts, labels, shifts):
 
     nothing = jnp.zeros(len(labels), shifts.dtype)
     start = Best(nothing, nothing, nothing - 1)
-    return jax.lax.scan(step, start, class_blocks(plan, weights))[0].is_target()
+    return jax.lax.scan(step, start, class_blocks(plan, weights))[0]
 
   blocks = in_blocks(plan, contexts, labels, shifts)
   return whole(jax.lax.map(of_block, blocks), len(labels))

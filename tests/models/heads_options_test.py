@@ -99,6 +99,8 @@ CHUNKED = {
   "mixture_of_softmaxes": {"components": 3, "width": 7},
   "drill": {"depth": 2, "dual": True},
   "dropout_decoupled": {},
+  "partitioned": {"partitions": 3, "hidden": 4},
+  "multi_facet": {"partitions": 3, "softmaxes": 2, "hidden": 4},
 }
 
 

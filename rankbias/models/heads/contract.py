@@ -86,6 +86,40 @@ class MixtureHead(Head):
     return self.log_probs(features, temperature), 1.0
 
 
+class StreamedHead(Head):
+  """An output layer whose loss can do without the array of all classes.
+
+  With `chunked` neither the loss nor its derivative holds that array; see the op that `streamed`
+  calls. Labels are integers then, without label smoothing.
+  """
+
+  chunked: bool = False
+
+  def streamed(
+    self, features: jax.Array, labels: jax.Array, temperature: jax.Array | float
+  ) -> tuple[jax.Array, jax.Array]:
+    """The losses, and whether the labels are the likeliest classes."""
+    raise NotImplementedError(f"{type(self).__name__} does not say its streamed loss.")
+
+  def scored(
+    self,
+    features: jax.Array,
+    labels: jax.Array,
+    temperature: jax.Array | float = 1.0,
+    label_smoothing: float = 0.0,
+  ) -> tuple[jax.Array, jax.Array]:
+    """The loss of every example, and whether its label is the likeliest class."""
+    if not self.chunked:
+      return super().scored(features, labels, temperature, label_smoothing)
+    if label_smoothing or not are_integers(labels):
+      raise ValueError(
+        f"chunked=True takes integer labels without smoothing, not label_smoothing="
+        f"{label_smoothing} and labels of dtype {jnp.result_type(labels)}. Set head.chunked=False, "
+        "or label_smoothing=0."
+      )
+    return self.streamed(features, labels, temperature)
+
+
 class Affine(nn.Module):
   """The kernel [d, V] and the bias [V], or None, of the last linear map, handed over to an op."""
 
@@ -132,16 +166,6 @@ def dense(head: Head, size: int, name: str, use_bias: bool = True, **options: An
 def are_integers(labels: jax.Array) -> bool:
   """True for class indices, False for distributions."""
   return jnp.issubdtype(jnp.result_type(labels), jnp.integer)
-
-
-def check_chunked(labels: jax.Array, label_smoothing: float) -> None:
-  """Raises for targets that a loss without the matrix of logits does not take."""
-  if label_smoothing or not are_integers(labels):
-    raise ValueError(
-      f"chunked=True takes integer labels without smoothing, not label_smoothing="
-      f"{label_smoothing} and labels of dtype {jnp.result_type(labels)}. Set head.chunked=False, "
-      "or label_smoothing=0."
-    )
 
 
 def dropped(head: Head, x: jax.Array, rate: float) -> jax.Array:

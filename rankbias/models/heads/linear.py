@@ -7,8 +7,7 @@ from flax import linen as nn
 
 from rankbias import ops
 from rankbias.models.heads.contract import (
-  Head,
-  check_chunked,
+  StreamedHead,
   dropped,
   dropped_weights,
   output,
@@ -17,15 +16,12 @@ from rankbias.models.layers import check_dropout
 from rankbias.ops.affine import affine
 
 
-class AffineHead(Head):
+class AffineHead(StreamedHead):
   """An output layer that ends in one linear map: logits f(x W + b) of inputs x of its own.
 
-  A head of this kind says its `last` linear map. With `chunked` the loss holds no array of all
-  logits (`ops.linear_cross_entropy`), nor does its derivative. Labels are integers then, without
-  label smoothing.
+  A head of this kind says its `last` linear map. With `chunked` the loss is
+  `ops.linear_cross_entropy`.
   """
-
-  chunked: bool = False
 
   def last(self, features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """The inputs x [..., k], the kernel W [k, V] and the bias b [V], or None."""
@@ -40,17 +36,10 @@ class AffineHead(Head):
     logits, function = affine(*self.last(features)), self.logit_map()
     return logits if function is None else function(logits)
 
-  def scored(
-    self,
-    features: jax.Array,
-    labels: jax.Array,
-    temperature: jax.Array | float = 1.0,
-    label_smoothing: float = 0.0,
+  def streamed(
+    self, features: jax.Array, labels: jax.Array, temperature: jax.Array | float
   ) -> tuple[jax.Array, jax.Array]:
-    """The loss of every example, and whether its label is the likeliest class."""
-    if not self.chunked:
-      return super().scored(features, labels, temperature, label_smoothing)
-    check_chunked(labels, label_smoothing)
+    """The losses, and whether the labels are the likeliest classes."""
     inputs, kernel, bias = self.last(features)
     own = {"bias": bias, "logit_map": self.logit_map(), "temperature": temperature}
     losses, aux = ops.linear_cross_entropy(inputs, kernel, labels, **own)

@@ -11,7 +11,7 @@ from rankbias.models.heads.contract import (
   Affine,
   Head,
   MixtureHead,
-  check_chunked,
+  StreamedHead,
   dense,
   dropped,
   output,
@@ -20,7 +20,7 @@ from rankbias.models.heads.linear import AffineHead
 from rankbias.models.layers import check_dropout
 
 
-class MixtureOfSoftmaxesHead(MixtureHead):
+class MixtureOfSoftmaxesHead(StreamedHead, MixtureHead):
   """K softmaxes with one kernel and contexts of their own, mixed by a prior (arXiv:1711.03953).
 
       g_k = tanh(V_k h + c_k)    pi = softmax(U h)    p = sum_k pi_k softmax((W g_k + b) / T)
@@ -28,26 +28,17 @@ class MixtureOfSoftmaxesHead(MixtureHead):
   The rank of log p is not bounded by the width. See `ops.mixture_log_probs` for what it costs.
   Published language models have K = 15 and a dropout of .29 on the contexts, one mask for a whole
   sequence, as here; `width` is the size of a context, None for that of the features. With `chunked`
-  the loss holds no array of all classes (`ops.mixture_cross_entropy`), nor does its derivative;
-  labels are integers then, without label smoothing.
+  the loss is `ops.mixture_cross_entropy`.
   """
 
   components: int = 15
   width: int | None = None
   dropout: float = 0.0
-  chunked: bool = False
 
-  def scored(
-    self,
-    features: jax.Array,
-    labels: jax.Array,
-    temperature: jax.Array | float = 1.0,
-    label_smoothing: float = 0.0,
+  def streamed(
+    self, features: jax.Array, labels: jax.Array, temperature: jax.Array | float
   ) -> tuple[jax.Array, jax.Array]:
-    """The loss of every example, and whether its label is the likeliest class."""
-    if not self.chunked:
-      return super().scored(features, labels, temperature, label_smoothing)
-    check_chunked(labels, label_smoothing)
+    """The losses, and whether the labels are the likeliest classes."""
     prior_logits, contexts, kernel, bias = self.parts(features)
     own = {"bias": bias, "temperature": temperature}
     return ops.mixture_cross_entropy(prior_logits, contexts, kernel, labels, **own)
