@@ -15,6 +15,7 @@ AXES = ("temperature", "seed")  # what figures show; members that differ otherwi
 RETRIEVAL = "retrieval"
 ANSWERS = "exact_match"  # likewise, but against the length of a question
 PERPLEXITY = "perplexity"  # likewise, but of output layers side by side
+HEAD_RATE = "head_learning_rate"  # a part of what an output layer is, there
 # The entry of a record whose figures show width, head and the rest of these in one section.
 BOTTLENECK = "bottleneck"
 SHOWN = ("head", "model.width", "data.concentration", "optimizer.learning_rate")
@@ -203,12 +204,19 @@ def varying(members: list[Member]) -> tuple[list[str], list[str]]:
   return splitting, following
 
 
+def output_layer(member: Member) -> dict[str, Any]:
+  """The head's name and options, and the factor on its learning rate where that is not 1."""
+  setting = member.setting
+  found = {k.removeprefix("head."): v for k, v in setting.items() if k.startswith("head.")}
+  rate = setting.get(f"optimizer.{HEAD_RATE}", 1.0)
+  return found if rate == 1 else found | {HEAD_RATE: rate}
+
+
 def _varying_within_heads(members: list[Member]) -> list[str]:
   """Fields that take several values with one and the same output layer."""
   groups: dict[str, list[Member]] = {}
   for m in members:
-    head = {k: v for k, v in m.setting.items() if k.startswith("head.")}
-    groups.setdefault(json.dumps(_plain(head)), []).append(m)
+    groups.setdefault(json.dumps(_plain(output_layer(m))), []).append(m)
   return list(dict.fromkeys(field for group in groups.values() for field in varying(group)[0]))
 
 

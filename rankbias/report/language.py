@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.special import stdtr
 
 from rankbias.report import style
-from rankbias.report.collect import PERPLEXITY, Member, Section
+from rankbias.report.collect import PERPLEXITY, Member, Section, output_layer
 
 LINEAR = "linear"  # what the others are held against
 CURVE = "log_probabilities"
@@ -24,15 +24,9 @@ def heads(section: Section) -> dict[str, list[Member]]:
   groups: dict[str, list[Member]] = {}
   for m in section.finished():
     if m.record.get(PERPLEXITY):
-      groups.setdefault(json.dumps(options(m), sort_keys=True), []).append(m)
-  found = sorted(groups.values(), key=lambda own: _place(options(own[0])))
-  return dict(zip(_names([options(own[0]) for own in found]), found, strict=True))
-
-
-def options(member: Member) -> dict[str, Any]:
-  """The output layer of a member: its name and options."""
-  start = "head."
-  return {k.removeprefix(start): v for k, v in member.setting.items() if k.startswith(start)}
+      groups.setdefault(json.dumps(output_layer(m), sort_keys=True), []).append(m)
+  found = sorted(groups.values(), key=lambda own: _place(output_layer(own[0])))
+  return dict(zip(_names([output_layer(own[0]) for own in found]), found, strict=True))
 
 
 def _place(own: dict[str, Any]) -> tuple:
@@ -54,6 +48,7 @@ def _names(found: list[dict[str, Any]]) -> list[str]:
 
 
 def _option(name: str, value: Any) -> str:
+  name = name.replace("_", " ")
   if value is True:
     return name
   return f"{name} {value:,.6g}" if isinstance(value, int | float) else f"{name} {value}"

@@ -8,8 +8,8 @@ import numpy as np
 
 from rankbias.report import tables
 from rankbias.report.bottleneck_tables import milliseconds
-from rankbias.report.collect import PERPLEXITY, Member, Section, Sweep
-from rankbias.report.language import LINEAR, heads, options, perplexities, welch_p
+from rankbias.report.collect import PERPLEXITY, Member, Section, Sweep, output_layer
+from rankbias.report.language import LINEAR, heads, perplexities, welch_p
 from rankbias.report.remedies import paired_p
 from rankbias.report.retrieval_tables import p_text
 
@@ -141,8 +141,8 @@ def _frozen(section: Section) -> str:
   found = heads(section)
   parts = []
   for members in found.values():
-    own = options(members[0])
-    twins = [n for n, m in found.items() if options(m[0]) == own | {"frozen": False}]
+    own = output_layer(members[0])
+    twins = [n for n, m in found.items() if output_layer(m[0]) == own | {"frozen": False}]
     if own.get("frozen") and twins:
       split = "test" if "test" in members[0].record[PERPLEXITY] else "valid"
       test = _tests(found[twins[0]], members, split)

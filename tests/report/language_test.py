@@ -100,6 +100,15 @@ def test_what_differs_within_an_output_layer_is_a_section(tmp_path):
   assert sorted(labels) == [f"optimizer.learning_rate = {x}" for x in ("0.1", "None")]
 
 
+def test_a_learning_rate_of_its_own_makes_another_output_layer(tmp_path):
+  rate = "optimizer.head_learning_rate"
+  write(tmp_path, HEADS[:2], seeds=2, **{rate: 1.0})
+  write(tmp_path, HEADS[:1], seeds=2, **{rate: 0.25})
+  (section,) = collect(tmp_path).sections
+  own = {name: len(members) for name, members in language.heads(section).items()}
+  assert own == {"linear": 2, "linear, head learning rate 0.25": 2, "tanh cap": 2}
+
+
 def test_csv_holds_what_the_seeds_did_and_the_tests_of_scipy(written):
   sweep = collect(written)
   table = list(csv.DictReader(io.StringIO(language_tables.csv_table(sweep))))
