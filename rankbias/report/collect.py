@@ -1,7 +1,6 @@
 """Run folders -> a sweep: its members, merged over folders, grouped by setting and temperature."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -9,13 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rankbias import runs
+from rankbias.report.setting import canonical, effective, output_layer, show
 
-AXES = ("temperature", "seed")  # what figures show; members that differ otherwise get a section
 # The entry of a record whose figures show a size in place of T: each T then gets a section.
 RETRIEVAL = "retrieval"
 ANSWERS = "exact_match"  # likewise, but against the length of a question
 PERPLEXITY = "perplexity"  # likewise, but of output layers side by side
-HEAD_RATE = "head_learning_rate"  # a part of what an output layer is, there
 # The entry of a record whose figures show width, head and the rest of these in one section.
 BOTTLENECK = "bottleneck"
 SHOWN = ("head", "model.width", "data.concentration", "optimizer.learning_rate")
@@ -138,7 +136,7 @@ def collect(folder: runs.folder.PathLike) -> Sweep:
   every = [member for name, run in done.items() for member in _members(name, run)]
   unique: dict[str, Member] = {}
   for m in every:
-    unique.setdefault(json.dumps(_plain([m.setting, m.temperature, m.record["seed"]])), m)
+    unique.setdefault(canonical([m.setting, m.temperature, m.record["seed"]]), m)
   members = list(unique.values())
   splitting, following = varying(members)
   if any(m.record.get(BOTTLENECK) for m in members):
@@ -175,19 +173,10 @@ def _members(folder: str, run: dict) -> Iterable[Member]:
       for start in (f"{index}/weights/", f"{index}/curves/")
     )
     alike = {k: v[index] for k in layers if (v := run["arrays"].get(f"similarity/{k}")) is not None}
-    setting = _setting(run["config"], record["overrides"])
+    setting = effective(run["config"], record["overrides"])
     rows.sort(key=lambda r: r["step"])
     own = (spectra, centered, weights, curves, alike)
     yield Member(folder, index, layers, record, rows, *own, held_out, setting)
-
-
-def _setting(config: dict, overrides: dict) -> dict[str, Any]:
-  """All fields but the axes; an override that is a dict replaces a part of the configuration."""
-  setting = flat(config)
-  for field, value in overrides.items():
-    setting = {k: v for k, v in setting.items() if not k.startswith(f"{field}.")}
-    setting |= flat({field: value})
-  return {k: v for k, v in setting.items() if k not in AXES}
 
 
 def varying(members: list[Member]) -> tuple[list[str], list[str]]:
@@ -196,7 +185,7 @@ def varying(members: list[Member]) -> tuple[list[str], list[str]]:
   for field in dict.fromkeys(field for m in members for field in m.setting):
     seen: dict[float, set[str]] = {}
     for m in members:
-      seen.setdefault(m.temperature, set()).add(json.dumps(_plain(m.setting.get(field))))
+      seen.setdefault(m.temperature, set()).add(canonical(m.setting.get(field)))
     if any(len(values) > 1 for values in seen.values()):
       splitting.append(field)
     elif len(set().union(*seen.values())) > 1:
@@ -204,19 +193,11 @@ def varying(members: list[Member]) -> tuple[list[str], list[str]]:
   return splitting, following
 
 
-def output_layer(member: Member) -> dict[str, Any]:
-  """The head's name and options, and the factor on its learning rate where that is not 1."""
-  setting = member.setting
-  found = {k.removeprefix("head."): v for k, v in setting.items() if k.startswith("head.")}
-  rate = setting.get(f"optimizer.{HEAD_RATE}", 1.0)
-  return found if rate == 1 else found | {HEAD_RATE: rate}
-
-
 def _varying_within_heads(members: list[Member]) -> list[str]:
   """Fields that take several values with one and the same output layer."""
   groups: dict[str, list[Member]] = {}
   for m in members:
-    groups.setdefault(json.dumps(_plain(output_layer(m))), []).append(m)
+    groups.setdefault(canonical(output_layer(m.setting)), []).append(m)
   return list(dict.fromkeys(field for group in groups.values() for field in varying(group)[0]))
 
 
@@ -232,26 +213,3 @@ def _sections(members: list[Member], splitting: list[str], done: dict) -> list[S
     group.sort(key=lambda m: (m.temperature, m.record["seed"]))
     sections.append(Section(label, group[0].layers, result["data"]["classes"], group))
   return sorted(sections, key=lambda section: -len(section.members))
-
-
-def flat(config: dict, path: str = "") -> dict[str, Any]:
-  """Maps dotted field names to values."""
-  found = {}
-  for key, value in config.items():
-    name = f"{path}.{key}" if path else key
-    found |= flat(value, name) if isinstance(value, dict) else {name: value}
-  return found
-
-
-def _plain(value: Any) -> Any:
-  """Whole floats as ints, so that 1 and 1.0 are one setting."""
-  if isinstance(value, dict):
-    return {k: _plain(v) for k, v in sorted(value.items())}
-  if isinstance(value, list):
-    return [_plain(v) for v in value]
-  return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def show(value: Any) -> str:
-  """A value of a field as text."""
-  return f"{value:g}" if isinstance(value, float) else str(value)

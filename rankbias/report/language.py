@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from scipy.special import stdtr
 
 from rankbias.report import style
-from rankbias.report.collect import PERPLEXITY, Member, Section, output_layer
+from rankbias.report.collect import PERPLEXITY, Member, Section
+from rankbias.report.setting import output_layer
 
 LINEAR = "linear"  # what the others are held against
 CURVE = "log_probabilities"
@@ -24,9 +25,9 @@ def heads(section: Section) -> dict[str, list[Member]]:
   groups: dict[str, list[Member]] = {}
   for m in section.finished():
     if m.record.get(PERPLEXITY):
-      groups.setdefault(json.dumps(output_layer(m), sort_keys=True), []).append(m)
-  found = sorted(groups.values(), key=lambda own: _place(output_layer(own[0])))
-  return dict(zip(_names([output_layer(own[0]) for own in found]), found, strict=True))
+      groups.setdefault(json.dumps(output_layer(m.setting), sort_keys=True), []).append(m)
+  found = sorted(groups.values(), key=lambda own: _place(output_layer(own[0].setting)))
+  return dict(zip(_names([output_layer(own[0].setting) for own in found]), found, strict=True))
 
 
 def _place(own: dict[str, Any]) -> tuple:

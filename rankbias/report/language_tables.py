@@ -8,10 +8,11 @@ import numpy as np
 
 from rankbias.report import tables
 from rankbias.report.bottleneck_tables import milliseconds
-from rankbias.report.collect import PERPLEXITY, Member, Section, Sweep, output_layer
+from rankbias.report.collect import PERPLEXITY, Member, Section, Sweep
 from rankbias.report.language import LINEAR, heads, perplexities, welch_p
 from rankbias.report.remedies import paired_p
 from rankbias.report.retrieval_tables import p_text
+from rankbias.report.setting import output_layer
 
 RANK = "log_probability_rank"
 LAST = "last_layer"
@@ -141,8 +142,8 @@ def _frozen(section: Section) -> str:
   found = heads(section)
   parts = []
   for members in found.values():
-    own = output_layer(members[0])
-    twins = [n for n, m in found.items() if output_layer(m[0]) == own | {"frozen": False}]
+    own = output_layer(members[0].setting)
+    twins = [n for n, m in found.items() if output_layer(m[0].setting) == own | {"frozen": False}]
     if own.get("frozen") and twins:
       split = "test" if "test" in members[0].record[PERPLEXITY] else "valid"
       test = _tests(found[twins[0]], members, split)

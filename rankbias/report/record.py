@@ -4,7 +4,8 @@ import html
 import json
 
 from rankbias.report import tables
-from rankbias.report.collect import Sweep, flat
+from rankbias.report.collect import Sweep
+from rankbias.report.setting import flat
 
 
 def record(sweep: Sweep) -> str:

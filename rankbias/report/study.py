@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from rankbias.report.collect import ANSWERS, BOTTLENECK, RETRIEVAL, Member, Sweep, show, varying
+from rankbias.report.collect import ANSWERS, BOTTLENECK, RETRIEVAL, Member, Sweep, varying
 from rankbias.report.quantities import QUANTITIES, Quantity
+from rankbias.report.setting import show
 
 LEVEL = 0.95
 TEMPERATURE = "temperature"
