@@ -96,7 +96,7 @@ def outcome(config: ConfigDict, numbers: Mapping[str, float], state: Any) -> dic
     "temperature": config.temperature,
     "seed": config.seed,
     "learning_rate": numbers["learning_rate"],
-    "steps": config.steps,
+    "steps": int(state["step"]),
     "status": "diverged" if stopped >= 0 else "finished",
     "stopped_at": stopped if stopped >= 0 else None,
     "last": {name: float(state["last"][name]) for name in ("loss", "accuracy")},

@@ -98,6 +98,7 @@ def test_patience_ends_a_run_and_each_member_as_if_it_were_alone(whole, tmp_path
     assert entry["best"]["step"] == best
     assert entry["best"] == pytest.approx(alone["result"]["members"][0]["best"], rel=1e-5)
     assert max(losses(alone, 0)) == min(best + 3, STEPS)
+    assert alone["result"]["members"][0]["steps"] == min(best + 3, STEPS)
     last.append(min(best + 3, STEPS))
     assert list((tmp_path / f"alone{m}").glob(f"tiny/*/checkpoints/{last[-1]}"))
   assert max(losses(together, 0)) == max(last)
