@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Real
 
-from rankbias.ops.attention_mask import fitted
 from rankbias.ops.facets import check_facets
 from rankbias.ops.linear_cross_entropy import (
-  check_labels,
   check_layer,
   checked_tokens,
+  kept,
   linear_cross_entropy,
   make_plan,
 )
@@ -101,9 +100,7 @@ def multi_facet_cross_entropy(
     )
   one = jax.ShapeDtypeStruct((*batch, width), dtype)
   check_layer(one, kernel, labels, bias, "dv", None)
-  keep = fitted("where", True if where is None else where, jnp.shape(labels))
-  check_labels(labels, keep, jnp.shape(kernel)[1])
-  keep = jnp.broadcast_to(keep, jnp.shape(labels))
+  keep = kept(labels, where, jnp.shape(kernel)[1])
   tokens = tuple(
     jnp.asarray(x).reshape(keep.size, *jnp.shape(x)[keep.ndim :])
     for x in (prior_logits, partition_facets, facets, labels, keep)

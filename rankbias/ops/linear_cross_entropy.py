@@ -65,7 +65,7 @@ def linear_cross_entropy(
     kernel: W, [d, V] in the layout "dv" (Flax) or [V, d] in "vd" (a tied embedding, not copied).
     labels: of the shape of features without the last axis. A traced one outside 0..V-1 makes the
       loss and its gradients NaN.
-    bias: [V].
+    bias: [V]. A label whose class has -inf costs inf, and has no gradient.
     logit_map: f, an increasing function that jax can differentiate, entry by entry. Whatever it
       closes over gets its gradient: plif_map(parameters, bound=20.), a jax.tree_util.Partial, a
       lambda. Call a loss with a map under jit, or it is compiled every time.
@@ -81,9 +81,7 @@ def linear_cross_entropy(
   Source: Wijmans et al. 2024, arXiv:2411.09009 (no map); the derivative of the map, derived here.
   """
   check_layer(features, kernel, labels, bias, kernel_layout, reduction)
-  where = np.True_ if where is None else fitted("where", where, np.shape(labels))
-  check_labels(labels, where, np.shape(kernel)[CLASS_AXIS[kernel_layout]])
-  keep = jnp.broadcast_to(where, np.shape(labels))
+  keep = kept(labels, where, np.shape(kernel)[CLASS_AXIS[kernel_layout]])
   kernel, bias = jnp.asarray(kernel), None if bias is None else jnp.asarray(bias)
   features = jnp.asarray(features, jnp.result_type(features, kernel))
   settings = logit_map, checked_temperature(temperature), chunk, kernel_layout, reduction
@@ -216,15 +214,19 @@ def check_layer(features, kernel, labels, bias, kernel_layout, reduction):
     )
 
 
-def check_labels(labels, where, classes):
-  """Raises for a label of a kept token that names no class, where both are known."""
-  if isinstance(labels, jax.core.Tracer) or isinstance(where, jax.core.Tracer):
-    return
-  labels = np.asarray(labels)
-  kept = labels[np.broadcast_to(where, labels.shape)]
-  outside = kept[(kept < 0) | (kept >= classes)]
-  if outside.size:
-    raise ValueError(
-      f"labels hold {outside[0]}, and the classes are 0..{classes - 1}: check the vocabulary, or "
-      "leave the token out by where=."
-    )
+def kept(labels, where, classes):
+  """Returns which tokens count, and raises for a label of one that names no class.
+
+  That is where both are known: arrays that a trace makes of them are not, so pass what users gave.
+  """
+  keep = fitted("where", True if where is None else where, np.shape(labels))
+  if not isinstance(labels, jax.core.Tracer) and not isinstance(where, jax.core.Tracer):
+    known = np.reshape(True if where is None else where, keep.shape)
+    found = np.asarray(labels)[np.broadcast_to(known, np.shape(labels))]
+    outside = found[(found < 0) | (found >= classes)]
+    if outside.size:
+      raise ValueError(
+        f"labels hold {outside[0]}, and the classes are 0..{classes - 1}: check the vocabulary, or "
+        "leave the token out by where=."
+      )
+  return jnp.broadcast_to(keep, np.shape(labels))

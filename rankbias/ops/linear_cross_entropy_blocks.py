@@ -66,8 +66,7 @@ def _token_rows_pull(plan, saved, cotangents):
   blocks = in_blocks(plan, features, labels, logsumexp, *rates)
 
   def step(total, block):
-    d_features, total = _pull(plan, weights, total, *block)
-    return total, d_features
+    return _pull(plan, weights, total, *block)[::-1]
 
   total, d_features = jax.lax.scan(step, _zeros(weights), blocks)
   return _gradients(d_features, total, features, weights)
@@ -87,8 +86,9 @@ def weighted_sum(plan, features, weights, labels, shares):
 
 
 def loss_of(rows):
-  """Returns -log p of the labels; 0 where every class has a score of -inf."""
-  return jnp.where(rows.logsumexp == -jnp.inf, 0, rows.logsumexp - rows.best.target)
+  """Returns -log p of the labels; 0 where all scores are -inf, inf where that of the label is."""
+  loss = jnp.where(rows.best.target == -jnp.inf, jnp.inf, rows.logsumexp - rows.best.target)
+  return jnp.where(rows.logsumexp == -jnp.inf, 0, loss)
 
 
 def _weighted(rows, shares):
@@ -99,7 +99,7 @@ def _weighted_sum(plan, features, weights, labels, shares):
   def step(total, block):
     h, label, share = block
     rows, logits = _statistics(plan, weights, h, label, keep=True)
-    share = jnp.where(rows.logsumexp == -jnp.inf, 0, share)
+    share = jnp.where(rows.best.target == -jnp.inf, 0, share)
     d_h, total = _pull(plan, weights, total, h, label, rows.logsumexp, share, -share, logits)
     return total, (rows, d_h)
 
@@ -109,8 +109,7 @@ def _weighted_sum(plan, features, weights, labels, shares):
   return (_weighted(rows, shares), rows), _gradients(d_features, total, features, weights)
 
 
-def _weighted_sum_pull(plan, gradients, cotangents):
-  del plan
+def _weighted_sum_pull(_, gradients, cotangents):
   scaled = jax.tree.map(lambda x: (x * cotangents[0]).astype(x.dtype), gradients)
   return (*scaled, None)
 
@@ -151,7 +150,8 @@ def better(best, scores, block, labels):
 
 def _pull(plan, weights, total, features, labels, logsumexp, d_logsumexp, d_target, logits=None):
   """Returns the gradient of a block of tokens, and the total of the Weights' with it added."""
-  finite = jnp.where(logsumexp == -jnp.inf, 0, logsumexp)[:, None]
+  # No mass where none is asked for: padding has a log-sum-exp that is not that of its scores.
+  norm = jnp.where((d_logsumexp == 0) | (logsumexp == -jnp.inf), jnp.inf, logsumexp)[:, None]
 
   def step(carry, i):
     d_features, total = carry
@@ -160,7 +160,7 @@ def _pull(plan, weights, total, features, labels, logsumexp, d_logsumexp, d_targ
     )
     scores, pull = jax.vjp(plan.scores, z, *weights.constants)
     hit = block.classes == labels[:, None]
-    d_scores = jnp.exp(scores - finite) * d_logsumexp[:, None]
+    d_scores = jnp.exp(scores - norm) * d_logsumexp[:, None]
     d_scores = jnp.where(block.new, d_scores + jnp.where(hit, d_target[:, None], 0), 0)
     d_logits, *d_constants = pull(d_scores)
     narrow = d_logits.astype(kernel.dtype)

@@ -88,9 +88,9 @@ def plif(
   tables once for several calls.
 
   Args:
-    logits: NaN stays NaN; -inf is a mask and stays it; +inf stays +inf and makes the gradient of
-      the parameters NaN.
-    parameters: K numbers; `plif_init` makes them.
+    logits: NaN stays NaN; -inf is a mask and stays it; +inf gives NaN.
+    parameters: K numbers; `plif_init` makes them. A slope below 1e-7 is lost to rounding in
+      float32: its bin is flat, and logits in it tie.
     bound: a Python number.
 
   Raises:

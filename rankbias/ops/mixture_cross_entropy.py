@@ -7,8 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Real
 
-from rankbias.ops.attention_mask import fitted
-from rankbias.ops.linear_cross_entropy import linear_cross_entropy, make_plan
+from rankbias.ops.linear_cross_entropy import (
+  CLASS_AXIS,
+  check_layer,
+  kept,
+  linear_cross_entropy,
+  make_plan,
+)
 from rankbias.ops.linear_cross_entropy_blocks import (
   Best,
   better,
@@ -48,8 +53,7 @@ def mixture_cross_entropy(
     contexts: one vector g_k a component, for example tanh of K linear maps of the features.
     labels: of the shape of prior_logits without the last axis.
     chunk: contexts and classes of a block, one number or two, which need not divide anything.
-    kernel, bias, logit_map, temperature, where, kernel_layout: as in `linear_cross_entropy`. A
-      label that a bias of -inf masks costs inf, and has no gradient.
+    kernel, bias, logit_map, temperature, where, kernel_layout: as in `linear_cross_entropy`.
 
   Returns: the loss of every token, in float32 or wider, and whether its label is the likeliest
     class of the mixture, the first of equals. Tokens left out have 0 and False.
@@ -61,10 +65,10 @@ def mixture_cross_entropy(
   Source: Yang et al. 2018, arXiv:1711.03953 (the mixture); the streamed form is derived here.
   """
   check_components(prior_logits, contexts)
-  _check_labels(prior_logits, labels)
-  keep = fitted("where", True if where is None else where, jnp.shape(labels))
-  keep = jnp.broadcast_to(keep, jnp.shape(labels))
   contexts = jnp.asarray(contexts, jnp.result_type(contexts, kernel))
+  one = jax.ShapeDtypeStruct((*contexts.shape[:-2], contexts.shape[-1]), contexts.dtype)
+  check_layer(one, kernel, labels, bias, kernel_layout, None)
+  keep = kept(labels, where, jnp.shape(kernel)[CLASS_AXIS[kernel_layout]])
   per_component = partial(jnp.broadcast_to, shape=contexts.shape[:-1])
   own = {"logit_map": logit_map, "temperature": temperature}
   own |= {"chunk": chunk, "kernel_layout": kernel_layout}
@@ -81,14 +85,6 @@ def mixture_cross_entropy(
   shifts = log_priors - aux.logsumexp
   right = _right(jax.lax.stop_gradient((contexts, kernel, bias, shifts)), labels, own)
   return jnp.where(keep, mixed_losses(log_priors, losses), 0), keep & right
-
-
-def _check_labels(prior_logits, labels):
-  if jnp.shape(labels) != jnp.shape(prior_logits)[:-1]:
-    raise ValueError(
-      f"labels of shape {jnp.shape(labels)} do not fit prior_logits of shape "
-      f"{jnp.shape(prior_logits)}: pass one class for every token."
-    )
 
 
 def mixed_losses(log_priors, losses):

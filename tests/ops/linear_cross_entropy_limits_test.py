@@ -88,6 +88,21 @@ def test_bad_arguments(case):
     ops.linear_cross_entropy(*arguments, **options)
 
 
+@pytest.mark.parametrize("where", [None, np.ones((2, 3), bool)])
+def test_known_labels_are_checked_while_the_rest_is_traced(where):
+  priors = H[..., :2]
+  losses = {
+    "linear": lambda h: ops.linear_cross_entropy(h, W, Y + 5, where=where)[0],
+    "mixture": lambda h: ops.mixture_cross_entropy(
+      priors, h[:, :, None].repeat(2, 2), W, Y + 5, where=where
+    )[0],
+    "facets": lambda h: ops.partitioned_cross_entropy(h[:, :, None], W, Y + 5, where=where)[0],
+  }
+  for loss in losses.values():
+    with pytest.raises(ValueError, match=r"labels hold 5, and the classes are 0\.\.4"):
+      jax.jit(loss)(H)
+
+
 def test_labels_of_tokens_left_out_are_not_checked():
   where = np.array([[True, True, False], [True, True, True]])
   loss, _ = ops.linear_cross_entropy(H, W, np.where(where, 0, -100), where=where)

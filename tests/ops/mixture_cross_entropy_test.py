@@ -143,7 +143,7 @@ def test_half_precision_adds_up_in_float32():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"labels": np.zeros(N - 1, int)}, r"labels of shape \(10,\) do not fit prior_logits"),
+    ({"labels": np.zeros(N - 1, int)}, r"labels of shape \(10,\) and dtype int32 must be integers"),
     ({"labels": np.full(N, V)}, r"labels hold 23, and the classes are 0..22"),
     ({"prior_logits": np.zeros((N, 2))}, r"prior_logits of shape \(11, 2\) does not fit"),
     ({"kernel": np.zeros((D + 1, V))}, r"kernel of shape \(5, 23\) does not fit"),
