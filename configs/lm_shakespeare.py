@@ -12,7 +12,7 @@ The one file, input.txt, is looked for in --config.data.dir=DIR and downloaded i
 The network is an LSTM of 256 units below one of 16, 0.35 million parameters. All networks have as
 many, to a hundredth, by the units of the lower layer. Three seeds each; the parameters with the
 lowest perplexity on "valid" are evaluated, and four measurements in a row without a lower one end a
-run. The matrix whose rank is counted has the first 4,096 contexts of "test" as rows.
+run. The matrix whose rank is counted has the first 4,096 contexts of "test" as rows. Not measured.
 """
 
 from rankbias.config import variants

@@ -12,7 +12,7 @@ wikitext-2-v1.zip. One output layer alone: --config.head.name=linear.
 All networks have as many parameters, to a hundredth, by their number of features. Three seeds each;
 the parameters with the lowest perplexity on "valid" are evaluated, and ten measurements in a row
 without a lower one end a run. The dropouts are the published ones; the optimiser is Adam with a
-cosine schedule, not averaged SGD, and activations are not regularised.
+cosine schedule, not averaged SGD, and activations are not regularised. Not measured.
 """
 
 from rankbias.config import variants

@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FIELDS = {
   "rank.py": {"method", "median_s", "jnp_over_this", "numpy_over_this", "error", "scratch_bytes"},
   "attention.py": {"method", "kind", "length", "median_s", "over_stream", "scratch_bytes"},
+  "language_models.py": {"layer", "median_s", "over_linear", "scratch_bytes", "parameters"},
   "output_layers.py": {"layer", "median_s", "over_dense", "over_chunked", "scratch_bytes"},
   "monitor.py": {"model", "every", "step_s", "blocks_percent_median", "processor_percent_median"},
   "normalizers.py": {"benchmark", "kind", "shape", "median_s", "ratio", "compile_s", "error"},
