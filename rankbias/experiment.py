@@ -144,6 +144,12 @@ def check(config: ConfigDict) -> None:
 
 def check_data(config: ConfigDict, source: Source) -> None:
   """Raises for what the config asks of data that do not have it."""
+  for field in ("crop", "flip"):
+    if config.data[field] and source.form is not None:
+      raise ValueError(
+        f"data.{field}={config.data[field]} is for images, and {source.name!r} has none: leave it "
+        "out."
+      )
   check_splits(config.evaluate, source.splits)
   check_examples(config.evaluate, source)
   selection.check_data(config.select, source)

@@ -95,6 +95,13 @@ def test_the_state_after_steps_is_that_of_one_long_window(source):
   jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), state["extra"], expected)
 
 
+@pytest.mark.parametrize("asked", [{"data.crop": 4}, {"data.flip": True}])
+def test_augmentation_of_words_is_refused_before_training(source, tmp_path, asked):
+  with pytest.raises(ValueError, match=r"data\.(crop=4|flip=True) is for images, .*'ptb' has none"):
+    experiment.run(tiny(**asked), tmp_path, source=source)
+  assert not any(tmp_path.iterdir())
+
+
 def test_a_vocabulary_that_is_too_small_is_refused(source):
   with pytest.raises(ValueError, match="vocabulary=7 is too small: ptb has 8.*vocabulary=8"):
     network.build(tiny(**{"model.vocabulary": 7}), source)

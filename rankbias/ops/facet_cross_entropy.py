@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Real
 
-from rankbias.ops.facets import check_facets
+from rankbias.ops.facets import check_facets, check_parts
 from rankbias.ops.linear_cross_entropy import (
   check_layer,
   checked_tokens,
@@ -91,13 +91,10 @@ def multi_facet_cross_entropy(
   Source: Chang & McCallum 2022, as in `partitioned_logits`; the streamed form is derived here.
   """
   check_facets(prior_logits, facets)
+  check_parts(partition_facets)
   dtype = jnp.result_type(partition_facets, facets, kernel)
   partition_facets, facets = (jnp.asarray(x, dtype) for x in (partition_facets, facets))
-  *batch, parts, width = partition_facets.shape
-  if not parts:
-    raise ValueError(
-      f"facets of shape {partition_facets.shape} hold no part: pass [..., P, d] with P >= 1."
-    )
+  *batch, _, width = partition_facets.shape
   one = jax.ShapeDtypeStruct((*batch, width), dtype)
   check_layer(one, kernel, labels, bias, "dv", None)
   keep = kept(labels, where, jnp.shape(kernel)[1])

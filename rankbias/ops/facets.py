@@ -24,12 +24,13 @@ def partitioned_logits(
   without the logits is `partitioned_cross_entropy`.
 
   Raises:
-    ValueError: shapes do not fit.
+    ValueError: shapes do not fit, or there is no part.
 
   Example: with equal facets it is facets[..., 0, :] @ kernel + bias.
   Source: Chang & McCallum 2022, "Softmax bottleneck makes language models unable to represent
   multi-mode word distributions", ACL; their code, Chang 2023, arXiv:2305.12289.
   """
+  check_parts(facets)
   dtype = float_dtype(facets)
   facets, kernel, bias = checked_affine("facets", facets, kernel, bias)
   return _partitioned(facets, kernel, bias).astype(dtype)
@@ -96,6 +97,14 @@ def check_facets(prior_logits, facets):
     raise ValueError(
       f"prior_logits of shape {jnp.shape(prior_logits)} does not fit facets of shape "
       f"{jnp.shape(facets)}: pass [..., 1 + K] for [..., K, d], the partitioned softmax first."
+    )
+
+
+def check_parts(facets):
+  """Raises where [..., P, d] holds no part to deal classes out to."""
+  if not jnp.shape(facets)[-2]:
+    raise ValueError(
+      f"facets of shape {jnp.shape(facets)} hold no part: pass [..., P, d] with P >= 1."
     )
 
 

@@ -122,5 +122,7 @@ def test_what_does_not_fit_is_refused():
     ops.multi_facet_log_probs(ones(2), ones((4, 3)), ones((2, 3)), ones((3, 7)))
   with pytest.raises(ValueError, match=r"kernel of shape \(2, 7\) does not fit facets"):
     ops.partitioned_logits(ones((4, 3)), ones((2, 7)))
+  with pytest.raises(ValueError, match=r"facets of shape \(5, 0, 3\) hold no part"):
+    ops.partitioned_logits(ones((5, 0, 3)), ones((3, 7)))
   with pytest.raises(ValueError, match="window = -1 must be at least 0"):
     ops.shifted_windows(ones((1, 3, 2)), -1)
