@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from rankbias.report import style
 from rankbias.report.collect import BOTTLENECK, Member, Section
+from rankbias.report.setting import name_of_head
 
-SHORT = {"tanh_cap": "tanh cap", "plif": "PLIF", "drill": "DRILL"}
 PLAIN = ("head.name", "head.use_bias", "head.width")  # fields that are no option in a name
 LEAST_KL = 1e-4  # nats; what is below is shown there
 MACHINE = 2.0**-23  # the relative rounding of float32
@@ -71,7 +71,7 @@ def head_name(member: Member) -> str:
     if field.startswith("head.") and field not in PLAIN
   }
   name = member.setting["head.name"]
-  parts = [SHORT.get(name, name.replace("_", " "))]
+  parts = [name_of_head(name)]
   for option, value in sorted(options.items()):
     if value is True:
       parts.append(option)

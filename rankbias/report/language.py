@@ -11,13 +11,14 @@ from scipy.special import stdtr
 
 from rankbias.report import style
 from rankbias.report.collect import PERPLEXITY, Member, Section
-from rankbias.report.setting import output_layer
+from rankbias.report.setting import HEAD_RATE, name_of_head, output_layer
 
 LINEAR = "linear"  # what the others are held against
 CURVE = "log_probabilities"
-NAMES = {"plif": "PLIF", "drill": "DRILL", "tanh_cap": "tanh cap"}
 FIRST = (LINEAR, "sigsoftmax", "generalized_sigsoftmax", "tanh_cap", "plif")  # as they are shown
 MACHINE = 2.0**-23  # the relative rounding of float32
+POINTS = 400  # of a spectrum on a logarithmic axis, where thousands cannot be told apart
+STEEP = 0.1  # a fall of the logarithm from one singular value to the next that is drawn in any case
 
 
 def heads(section: Section) -> dict[str, list[Member]]:
@@ -33,7 +34,8 @@ def heads(section: Section) -> dict[str, list[Member]]:
 def _place(own: dict[str, Any]) -> tuple:
   """The key of the order in which output layers are shown."""
   kind = FIRST.index(own["name"]) if own["name"] in FIRST else len(FIRST)
-  return kind, own["name"], bool(own.get("frozen")), own.get("knots", 0), json.dumps(own)
+  options = HEAD_RATE in own, bool(own.get("frozen")), own.get("knots", 0), json.dumps(own)
+  return kind, own["name"], *options
 
 
 def _names(found: list[dict[str, Any]]) -> list[str]:
@@ -42,7 +44,7 @@ def _names(found: list[dict[str, Any]]) -> list[str]:
   for own in found:
     alike = [other for other in found if other["name"] == own["name"]]
     differ = [k for k in own if len({json.dumps(other.get(k)) for other in alike}) > 1]
-    parts = [NAMES.get(own["name"], own["name"].replace("_", " "))]
+    parts = [name_of_head(own["name"])]
     parts += [_option(k, own[k]) for k in sorted(differ) if own[k] is not False]
     names.append(", ".join(parts))
   return names
@@ -131,7 +133,8 @@ def spectra(section: Section) -> Figure:
       table = found[name][0].record["log_probability_rank"]
       level = 0.5 * np.sqrt(table["contexts"] + table["classes"] + 1) * MACHINE
       own = {**look, "marker": ""}
-      style.band(ax, np.arange(1, len(curves[0]) + 1), curves, own, geometric=True)
+      drawn = _drawn(np.log(curves))
+      style.band(ax, drawn + 1, np.array(curves)[:, drawn], own, geometric=True)
   ax.axhline(level, **style.REFERENCE)
   ax.set_xscale("log")
   ax.set_yscale("log")
@@ -140,6 +143,14 @@ def spectra(section: Section) -> Figure:
   ax.set_ylabel(r"$\sigma_i\,/\,\sigma_1$")
   style.legend(figure, axes, 3)
   return figure
+
+
+def _drawn(logs: np.ndarray) -> np.ndarray:
+  """Which of the singular values [seeds, n] are drawn: evenly many on the axis, and every edge."""
+  n = logs.shape[1]
+  even = np.geomspace(1, n, POINTS).round().astype(int) - 1
+  edges = np.flatnonzero((np.diff(logs) < -STEEP).any(0))
+  return np.unique([*even, *edges, *(edges + 1)])
 
 
 def has_spectra(section: Section) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 AXES = ("temperature", "seed")  # what figures show; members that differ otherwise get a section
 HEAD_RATE = "head_learning_rate"
+NAMES = {"plif": "PLIF", "drill": "DRILL", "mixtape": "Mixtape", "multi_facet": "multi-facet"}
 
 
 def flat(config: dict, path: str = "") -> dict[str, Any]:
@@ -30,6 +31,11 @@ def output_layer(setting: dict[str, Any]) -> dict[str, Any]:
   found = {k.removeprefix("head."): v for k, v in setting.items() if k.startswith("head.")}
   rate = setting.get(f"optimizer.{HEAD_RATE}", 1.0)
   return found if rate == 1 else found | {HEAD_RATE: rate}
+
+
+def name_of_head(name: str) -> str:
+  """What an output layer is called in figures and tables."""
+  return NAMES.get(name, name.replace("_", " "))
 
 
 def canonical(value: Any) -> str:

@@ -176,6 +176,21 @@ def test_figures_are_legible_and_show_what_was_measured(written, drawn, is_legib
     assert np.abs(above["linear"].get_ydata()).max() < 1e-9
 
 
+def test_a_long_spectrum_is_drawn_by_few_points_and_with_its_edge():
+  logs = np.stack([np.linspace(0, -5, 4096), np.linspace(0, -6, 4096)])
+  logs[1, 1777:] -= 20
+  drawn = language._drawn(logs)
+  assert len(drawn) <= language.POINTS + 2 and {0, 1776, 1777, 4095} <= set(drawn)
+  assert np.diff(np.log(drawn + 1)).max() < np.log(2) + 1e-9
+  assert np.diff(np.log(drawn[200:] + 1)).max() < 0.03
+
+
+def test_the_linear_layer_comes_before_itself_at_a_rate_of_its_own():
+  layers = [{"name": "mixtape"}, {"name": "linear", "head_learning_rate": 0.25}, {"name": "linear"}]
+  found = sorted(layers, key=language._place)
+  assert language._names(found) == ["linear", "linear, head learning rate 0.25", "Mixtape"]
+
+
 def test_seeds_that_ended_early_are_compared_where_all_were_measured(tmp_path):
   write(tmp_path, HEADS[:1], seeds=2)
   (folder, *_) = runs.find(tmp_path)
