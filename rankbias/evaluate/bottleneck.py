@@ -1,7 +1,7 @@
 """What an output layer makes of target distributions: fit, modes, rank, and its map of logits.
 
-Where the logits are an increasing function f of h W + b, with the kernel and bias of the head's
-last linear map, f is read off them, and W and b alone decide which classes can be the argmax.
+Where the logits are an increasing function f of h W + b, f is read off them, and W and b alone
+decide which classes can be the argmax.
 """
 
 from functools import partial
@@ -30,15 +30,16 @@ def bottleneck(
     "bottleneck": "kl", the mean of KL(target || network) in nats; "mode_match", the part of the
     contexts whose likeliest class is the target's; of the matrix [N, M] of log-probabilities
     "press_rank" and "effective_rank" {eps: rank}; "argmaxable", how many classes can be the argmax,
-    and "increasing", whether the head's logits are an increasing map of a linear layer, without
-    which the former is None; "parameters" of the network. "curves": the singular values of that
-    matrix, "spectrum"; for an increasing map the ends of its bins, "inputs", and the mean of
-    f(z) - z there without the mean of it all, "map".
+    and "increasing", whether the head's logits are an increasing map of a linear layer (see
+    `linear_below`), without which the former is None; "parameters" of the network. "curves": the
+    singular values of that matrix, "spectrum"; for an increasing map the ends of its bins,
+    "inputs", and the mean of f(z) - z there without the mean of it all, "map".
   """
   split = source.splits["train"]
-  q, values, ranks, logits, linear = jax.device_get(
+  q, values, ranks, logits, features = jax.device_get(
     _measure(predictor.functions(), predictor.numbers(), split["x"])
   )
+  linear = linear_below(predictor, features, logits)
   p, q = np.float64(split["y"]), np.float64(q)
   kl = np.where(p > 0, p * (np.log(np.where(p > 0, p, 1)) - q), 0).sum(-1)
   sizes = [leaf.size for leaf in jax.tree.leaves((predictor.params, predictor.head_params))]
@@ -47,41 +48,67 @@ def bottleneck(
     "mode_match": float((p.argmax(-1) == q.argmax(-1)).mean()),
     "press_rank": int(ranks[0]),
     "effective_rank": {f"{eps:g}": int(r) for eps, r in zip(EFFECTIVE, ranks[1], strict=True)},
-    "increasing": linear is not None and increases(linear, logits),
+    "increasing": linear is not None,
     "argmaxable": None,
     "parameters": sum(sizes),
   }
   curves = {"spectrum": values}
-  if found["increasing"]:
-    found["argmaxable"] = int(rank.argmaxable(*last_linear(predictor)).argmaxable.sum())
-    curves |= dict(zip(("inputs", "map"), graph(linear, logits, points), strict=True))
+  if linear is not None:
+    found["argmaxable"] = int(rank.argmaxable(*linear).argmaxable.sum())
+    inputs = affine(features, *linear)
+    curves |= dict(zip(("inputs", "map"), graph(inputs, logits, points), strict=True))
   return {"bottleneck": found, "curves": curves}
 
 
 @partial(jax.jit, static_argnums=0)
 def _measure(functions, numbers, x):
-  """Log-probabilities with their spectrum and ranks, logits, and the outputs of the linear map."""
+  """Log-probabilities with their spectrum and ranks, logits, and features."""
   predictor = joined(functions, numbers)
   features = predictor.apply(predictor.params, x)[0]
   logs = predictor.log_probs(features)
   values = rank.singular_values(logs)
   fractions = 1 - np.array(EFFECTIVE)
   ranks = rank.press_rank(values, logs.shape), rank.energy_rank(values, fraction=fractions)
-  linear = last_linear(predictor)
-  if linear is not None and linear[0].shape[0] == features.shape[-1]:
-    linear = jnp.matmul(features, linear[0], precision="highest") + linear[1][None, :]
-  else:
-    linear = None
-  return logs, values, ranks, predictor.head(predictor.head_params, features), linear
+  return logs, values, ranks, predictor.head(predictor.head_params, features), features
 
 
-def last_linear(predictor: Predictor) -> tuple | None:
-  """The kernel [d, M] and bias [M] called "linear" in the head's parameters, None without them."""
+def linear_below(
+  predictor: Predictor, features: np.ndarray, logits: np.ndarray
+) -> tuple[jax.Array, jax.Array] | None:
+  """The linear map of the features of which the logits are an increasing function.
+
+  Two are tried: the parameters called "linear", which a pointwise map bends, and the head's own
+  logits of the unit vectors less those of 0, for heads that are linear in the features with a
+  kernel made of other parameters.
+
+  Args:
+    features: [N, d]
+    logits: [N, M'] the head's, of the first M' classes.
+
+  Returns:
+    Kernel [d, M] and bias [M] of all classes; None if neither map fits these N rows.
+  """
+  for kernel, bias in _candidates(predictor, features):
+    own = kernel[:, : logits.shape[1]], bias[: logits.shape[1]]
+    if kernel.shape[0] == features.shape[1] and increases(affine(features, *own), logits):
+      return kernel, bias
+  return None
+
+
+def _candidates(predictor, features):
   own = predictor.head_params["params"].get("linear", {})
-  if "kernel" not in own:
-    return None
-  kernel = own["kernel"]
-  return kernel, own.get("bias", jnp.zeros(kernel.shape[1], kernel.dtype))
+  if "kernel" in own:
+    kernel = own["kernel"]
+    yield kernel, own.get("bias", jnp.zeros(kernel.shape[1], kernel.dtype))
+  width = features.shape[1]
+  units = jnp.eye(width + 1, width, -1, dtype=features.dtype)  # below a row of zeros
+  outputs = predictor.head(predictor.head_params, units)
+  yield outputs[1:] - outputs[:1], outputs[0]
+
+
+def affine(features: np.ndarray, kernel: jax.Array, bias: jax.Array) -> np.ndarray:
+  """h W + b in float64."""
+  return np.float64(features) @ np.float64(kernel) + np.float64(bias)
 
 
 def increases(inputs: np.ndarray, outputs: np.ndarray) -> bool:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rankbias import rank
-from rankbias.evaluate.bottleneck import increases, last_linear
+from rankbias.evaluate.bottleneck import linear_below
 from rankbias.evaluate.predictor import Predictor
 from rankbias.evaluate.streams import contexts
 
@@ -48,12 +48,9 @@ def last_layer(
   """
   classes = min(classes, source.num_classes)
   features, log_probs, logits = _answers(predictor, source, split, queries, lanes, context)
-  found = {"increasing": False, "never_first": None, "never_first_words": []}
-  linear = last_linear(predictor)
-  if linear is not None and linear[0].shape[0] == features.shape[1]:
-    inputs = np.float64(features) @ np.float64(linear[0]) + np.float64(linear[1])
-    found["increasing"] = increases(inputs[:, :classes], logits[:, :classes])
-  if found["increasing"]:
+  linear = linear_below(predictor, features, logits[:, :classes])
+  found = {"increasing": linear is not None, "never_first": None, "never_first_words": []}
+  if linear is not None:
     never = np.flatnonzero(~rank.argmaxable(*linear).argmaxable)
     found |= {"never_first": len(never), "never_first_words": never[:LISTED].tolist()}
   estimate = rank.width_from_outputs(log_probs[:, :classes])

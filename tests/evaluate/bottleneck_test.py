@@ -112,11 +112,31 @@ def as_linear(own):
   }
 
 
+def test_a_kernel_that_the_head_makes_is_read_off_its_logits():
+  own = predictor("drill", spread=3.0)
+  layers = own.head_params["params"]
+  layers["labels"] = jax.tree.map(lambda a: 4 * a, layers["labels"])
+  head = build_head("drill", CLASSES)
+  _, kernel, bias = head.apply(own.head_params, jnp.zeros((1, WIDTH)), method="last")
+  found = bottleneck(own, source())
+  count = rank.argmaxable(kernel, bias).argmaxable.sum()
+  raw = layers["linear"]
+  assert count != rank.argmaxable(raw["kernel"], raw["bias"]).argmaxable.sum()
+  assert found["bottleneck"]["argmaxable"] == count < CLASSES
+  np.testing.assert_allclose(found["curves"]["map"], 0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
-  "name", ["mixture_of_contexts", "mixture_of_softmaxes", "drill", "mixtape"]
+  ("name", "options"),
+  [
+    ("mixture_of_contexts", {}),
+    ("mixture_of_softmaxes", {}),
+    ("drill", {"dual": True}),
+    ("mixtape", {}),
+  ],
 )
-def test_what_is_no_map_of_a_linear_layer_is_not_taken_for_one(name):
-  found = bottleneck(predictor(name, spread=2.0), source())
+def test_what_is_no_map_of_a_linear_layer_is_not_taken_for_one(name, options):
+  found = bottleneck(predictor(name, spread=2.0, **options), source())
   assert not found["bottleneck"]["increasing"] and found["bottleneck"]["argmaxable"] is None
   assert set(found["curves"]) == {"spectrum"}
   assert found["bottleneck"]["kl"] > 0
