@@ -33,8 +33,9 @@ Measured (docs/results.md), three seeds: the linear layer ends at 117.4 +- 0.4 o
 113.8 +- 0.2 on "test" with log-probabilities of rank 102, sigsoftmax at 116.4 +- 0.4 and
 112.2 +- 0.3 with rank 3,100, DRILL at 110.4 +- 0.7 and 107.0 +- 0.5 with rank 99, random slopes 5 %
 higher, learned or frozen. With a quarter of the rate the linear layer ends at 137.5 +- 0.7 on
-"test", three contexts at 128.3 +- 0.3, Mixtape at 127.9 +- 1.1, three softmaxes at 123.4 +- 1.1 and
-partitioned softmax at 121.2 +- 0.2. 11 to 30 minutes a run on one CPU core.
+"test", three contexts at 128.3 +- 0.3, Mixtape at 127.9 +- 1.1, three softmaxes at 123.4 +- 1.1,
+partitioned softmax at 121.2 +- 0.2 and multi-facet softmax at 118.3 +- 0.7. 11 to 31 minutes a run
+on one CPU core.
 
 The matrix whose rank is counted has the first 4,096 contexts of "test" as rows, so 4,096 is the
 largest rank there can be.
